@@ -1,0 +1,220 @@
+"""The folder of a run: its config, its environment, one folder a stage. Nothing in it is ever silently replaced.
+
+`config.json` keeps where the config came from and what was changed on the command line, so that `resume` builds the same
+config again and can tell when the source has changed meanwhile.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from framework.config import load_experiment
+from framework.config_text import Json, diff_json, to_json, to_text
+from framework.env import describe_env
+from framework.errors import UserError
+from framework.experiment import Experiment
+from framework.overrides import apply_overrides
+from framework.runlock import hold_lock, refuse_if_held
+
+__all__ = ["ConfigChanged", "RunDir", "StageDir", "check_free", "write_atomic"]
+
+CONFIG_JSON, CONFIG_TXT, ENV_JSON, DONE_JSON = "config.json", "config.txt", "env.json", "done.json"
+
+
+class ConfigChanged(UserError):
+    """The source of a run's config gives another config now; `changes` lists `field: before -> now`."""
+
+    def __init__(self, run: Path, source: str, changes: Sequence[str]) -> None:
+        self.changes = list(changes)
+        listed = "\n".join(f"  {line}" for line in self.changes)
+        super().__init__(
+            f"The config of {run} has changed since the run was started (then -> now):\n{listed}\n"
+            f"Restore {source} to continue the same run, or accept the new config for the rest of it with:\n"
+            f"  maypole resume {run} --accept-config-change"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class StageDir:
+    """One stage of a run, for example `warm_start/` or `clip_cov/`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples_path(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard_path(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def done(self) -> bool:
+        return (self.path / DONE_JSON).is_file()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `mark_done` was given; empty while the stage is not done."""
+        return json.loads((self.path / DONE_JSON).read_text(encoding="utf-8")) if self.done else {}
+
+    def mark_done(self, summary: Mapping[str, Any]) -> None:
+        """Record that the stage is finished. Written last and atomically: a killed run never looks finished."""
+        write_atomic(self.path / DONE_JSON, json.dumps(dict(summary), indent=2) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDir:
+    """A run folder that exists. Make one with `create`, come back to it with `open`."""
+
+    path: Path
+    source: str
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        config: Experiment,
+        source: str,
+        overrides: Sequence[str] = (),
+        *,
+        overwrite: bool = False,
+    ) -> "RunDir":
+        """Make the folder and write the config into it. A folder with content is refused, or moved aside."""
+        path = Path(path)
+        stored = {
+            "source": source,
+            "overrides": list(overrides),
+            "config": to_json(config),
+        }  # fails before anything is made
+        check_free(path, overwrite=overwrite)
+        if _occupied(path):
+            refuse_if_held(path)
+            path.rename(_aside(path))
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomic(path / CONFIG_TXT, to_text(config))
+        write_atomic(path / ENV_JSON, json.dumps(describe_env(), indent=2) + "\n")
+        write_atomic(
+            path / CONFIG_JSON, json.dumps(stored, indent=2, allow_nan=False) + "\n"
+        )  # last: a run exists once it has this
+        return cls(path, source, tuple(overrides))
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunDir":
+        """An existing run folder; what is not one is a `UserError` that says what is there."""
+        path = Path(path)
+        stored = _read_config(path)
+        return cls(path, stored["source"], tuple(stored["overrides"]))
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def stored_config(self) -> Json:
+        """The config the run was started with, as JSON (see `config_text.to_json`)."""
+        return _read_config(self.path)["config"]
+
+    def stage(self, name: str) -> StageDir:
+        """The folder of a stage, made if it is not there."""
+        if not name or Path(name).name != name or name.startswith("."):
+            raise UserError(f"A stage is named like a folder, without slashes or a leading dot; got {name!r}.")
+        (self.path / name).mkdir(exist_ok=True)
+        return StageDir(self.path / name)
+
+    def stages(self) -> list[StageDir]:
+        """The stages that have started, oldest first."""
+        found = [StageDir(p) for p in self.path.iterdir() if p.is_dir() and not p.name.startswith(".")]
+        started = [s for s in found if s.metrics_path.exists() or s.checkpoints_path.exists() or s.done]
+        return sorted(started, key=lambda stage: (_last_written(stage), stage.name))
+
+    def lock(self) -> AbstractContextManager[None]:
+        """`with run.lock():` keeps a second process away; it gets a `UserError` that names this one."""
+        return hold_lock(self.path)
+
+    def rebuild(self) -> Experiment:
+        """The config as its source and overrides give it now, which may differ from the stored one."""
+        return apply_overrides(load_experiment(self.source).config, self.overrides)
+
+    def reload(self, *, accept_change: bool = False) -> Experiment:
+        """Build the config again from its source and overrides, and refuse one that differs from the stored one."""
+        config = self.rebuild()
+        changes = diff_json(self.stored_config, json.loads(json.dumps(to_json(config))))
+        if changes and not accept_change:
+            raise ConfigChanged(self.path, self.source, changes)
+        if changes:
+            stored = {"source": self.source, "overrides": list(self.overrides), "config": to_json(config)}
+            write_atomic(self.path / CONFIG_TXT, to_text(config))
+            write_atomic(self.path / CONFIG_JSON, json.dumps(stored, indent=2, allow_nan=False) + "\n")
+        return config
+
+
+def check_free(path: Path, *, overwrite: bool = False) -> None:
+    """A `UserError` when a new run at `path` would need `overwrite`."""
+    if _occupied(path) and not overwrite:
+        raise UserError(
+            f"{path} already exists and is not empty. To continue it: maypole resume {path}. To start another run: "
+            f"--name OTHER. To start again here: --overwrite, which first moves the old one to {_aside(path)}."
+        )
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / CONFIG_JSON
+    if not path.is_dir():
+        beside = sorted(p.parent.name for p in path.parent.glob(f"*/{CONFIG_JSON}")) if path.parent.is_dir() else []
+        known = f" Runs in {path.parent}: {', '.join(beside[-8:])}." if beside else ""
+        raise UserError(f"There is no run folder {path}.{known} Start one with: maypole run EXPERIMENT")
+    if not file.is_file():
+        raise UserError(
+            f"{path} is not a run folder: it has no {CONFIG_JSON}. Start a run with: maypole run EXPERIMENT"
+        )
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{file} is not JSON ({error}). Restore it, or start a new run: maypole run EXPERIMENT"
+        ) from error
+    if not isinstance(stored, dict) or {"source", "overrides", "config"} - set(stored):
+        raise UserError(
+            f'{file} has not the keys "source", "overrides" and "config". It was not written by maypole run.'
+        )
+    return stored
+
+
+def _occupied(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def _aside(path: Path) -> Path:
+    taken = 1
+    while (aside := path.with_name(f"{path.name}.old-{taken}")).exists():
+        taken += 1
+    return aside
+
+
+def _last_written(stage: StageDir) -> float:
+    """Stages work one after the other, so that the order of their last writes is the order they started in."""
+    return max((p.stat().st_mtime for p in (stage.checkpoints_path, stage.metrics_path) if p.exists()), default=0.0)

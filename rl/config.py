@@ -1,0 +1,95 @@
+"""The parts of a reinforcement-learning experiment, as frozen dataclasses."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from framework.optimizer import AdamW
+from framework.sample import Sample
+from rl.losses import ClipCov, Clipped, KLCov, Unclipped
+
+__all__ = ["Arm", "Evaluation", "QuestionSource", "Questions", "RewardFn", "Rollout", "Stream", "WarmStart"]
+
+T = TypeVar("T", covariant=True)
+RewardFn = Callable[[Sample, str], float]
+"""A plain function of a sample and the whole response text."""
+
+
+class Stream(Protocol[T]):
+    """Random access by step: the batch of a step is a function of the step alone, which is what makes resuming exact."""
+
+    def __getitem__(self, step: int) -> T: ...
+
+
+class Questions(Protocol):
+    """Where prompts come from: fresh training questions, demonstrations, and questions no training batch contains."""
+
+    def train(self, *, seed: int, batch: int) -> Stream[Sequence[Sample]]: ...
+    def demonstrations(self, *, seed: int, batch: int, noise: float) -> Stream[Sequence[tuple[Sample, str]]]: ...
+    def heldout(self, *, count: int, seed: int) -> Sequence[Sample]: ...
+
+
+class QuestionSource(Protocol):
+    """A config that makes `Questions`."""
+
+    def build(self) -> Questions: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """How responses are sampled and how often the policy is updated on them."""
+
+    prompts: int = 16
+    """Questions a step."""
+    samples: int = 8
+    """Responses to each question (the group of GRPO)."""
+    temperature: float = 1.0
+    """Sampling temperature; the loss uses log-probabilities at the same temperature."""
+    max_prompt: int = 48
+    """Longest prompt, tokens."""
+    max_new_tokens: int = 48
+    """Longest response, tokens."""
+    updates: int = 4
+    """Optimizer steps on each rollout, over equal shares of its questions."""
+    microbatches: int = 1
+    """Parts each update is computed in, to save memory; the result is the same."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Held-out questions, answered `samples` times at `temperature`, and once greedily."""
+
+    questions: int = 64
+    """Number of held-out questions, the same at every evaluation."""
+    samples: int = 8
+    """Responses to each question; accuracy is the mean over all of them (avg@samples)."""
+    temperature: float = 1.0
+    """Sampling temperature."""
+    every: int = 10
+    """Steps between evaluations."""
+    score: RewardFn | None = None
+    """What counts as accuracy; None: the reward."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """Supervised training on worked examples, before any reward."""
+
+    steps: int = 200
+    """Optimizer steps; 0 starts from random weights."""
+    batch: int = 64
+    """Worked examples a step."""
+    noise: float = 0.0
+    """Share of the examples whose final answer is wrong."""
+    optimizer: AdamW = AdamW(lr=2e-3, warmup_steps=20)
+    """Learning rate and the like."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One training run of an experiment: all arms start from the same warm start and see the same questions."""
+
+    name: str
+    """Folder name of the arm."""
+    loss: Unclipped | Clipped | ClipCov | KLCov
+    """Policy loss."""

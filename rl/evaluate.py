@@ -1,0 +1,62 @@
+"""Held-out accuracy: the same questions and the same randomness at every evaluation, so that only the weights differ."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from framework.inference import Engine
+from framework.metrics import MetricLogger
+from framework.sample import Sample
+from models.tokenizer import TextTokenizer
+from rl.config import Evaluation
+from rl.rewards import RewardPool
+from rl.rollout import Responses, respond
+from rl.timing import Timer
+
+__all__ = ["Evaluator"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Call it with weights and the number of finished steps; it is a function of both alone."""
+
+    config: Evaluation
+    questions: Sequence[Sample]
+    tokenizer: TextTokenizer
+    pool: RewardPool  # of the scoring function
+    key: jax.Array
+
+    def __call__(self, engine: Engine, params: Any, step: int, logger: MetricLogger) -> dict[str, float]:
+        """Accuracy (mean over samples), greedy accuracy, accuracy by task, entropy in nats per token, response length."""
+        timer = Timer()
+        engine.load(params, step)
+        with timer("eval"):
+            sampled = self._respond(engine, self.config.samples, self.config.temperature)
+            greedy = self._respond(engine, 1, 0.0)
+        tasks = np.array([sample.task for sample in sampled.samples])
+        metrics = {
+            "eval/accuracy": float(sampled.rewards.mean()),
+            "eval/accuracy_greedy": float(greedy.rewards.mean()),
+            "eval/entropy": sampled.metrics["policy/entropy"],
+            "eval/length": sampled.metrics["length/mean"],
+        }
+        for task in sorted(set(tasks)):
+            metrics[f"eval/accuracy/{task}"] = float(sampled.rewards[tasks == task].mean())
+        rows = range(0, len(sampled.samples), self.config.samples)  # the first sample of each question
+        logger.samples(step, sampled.rows("eval", list(rows)))
+        return metrics | {"time/eval_s": timer.seconds["eval"]}
+
+    def _respond(self, engine: Engine, samples: int, temperature: float) -> Responses:
+        return respond(
+            engine,
+            self.tokenizer,
+            self.pool,
+            self.questions,
+            samples=samples,
+            temperature=temperature,
+            key=self.key,
+            timer=Timer(),
+        )

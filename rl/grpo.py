@@ -1,0 +1,180 @@
+"""GRPO as an experiment: a supervised warm start, then one reinforcement-learning run an arm, all from the same weights.
+
+GRPO: arXiv:2402.03300. Read this file for the order of things, `rl/arm.py` for one step, `rl/learner.py` for one update.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+
+from framework.console import Console
+from framework.errors import UserError
+from framework.experiment import Policy
+from framework.inference import EngineConfig
+from framework.mesh import MeshConfig, check_batch
+from framework.optimizer import AdamW
+from framework.report import Section
+from framework.rundata import RunData
+from framework.rundir import RunDir, StageDir
+from models.decoder import DecoderConfig
+from models.tokenizer import ByteTokenizer, TextTokenizer
+from rl.arm import run_arm
+from rl.config import Arm, Evaluation, Questions, QuestionSource, RewardFn, Rollout, WarmStart
+from rl.evaluate import Evaluator
+from rl.policy import StagePolicy
+from rl.rewards import RewardPool
+from rl.setup import Setup
+from rl.warm_start import WARM_START, run_warm_start
+
+__all__ = ["GRPO"]
+
+Sections = Callable[[Sequence[RunData]], Sequence[Section]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GRPO:
+    """A warm start and arms that differ in their policy loss. Implements `framework.experiment.Experiment`."""
+
+    name: str
+    """Default name of the run folder."""
+    seed: int = 0
+    """Everything random follows from it: weights, questions, sampling, picks."""
+    model: DecoderConfig
+    """The policy."""
+    tokenizer: ByteTokenizer = ByteTokenizer()
+    """Text to tokens."""
+    data: QuestionSource
+    """Training questions, demonstrations and held-out questions."""
+    reward: RewardFn
+    """Judges a response: a plain function (sample, response text) -> float."""
+    reward_timeout_s: float = 2.0
+    """Seconds one reward may take; then it counts as 0."""
+    reward_workers: int = 1
+    """Processes that compute rewards."""
+    warm_start: WarmStart = WarmStart()
+    """Supervised training before any reward."""
+    arms: tuple[Arm, ...]
+    """The runs to compare."""
+    steps: int = 60
+    """Rollouts an arm."""
+    rollout: Rollout = Rollout()
+    """Sampling and updates of one step."""
+    optimizer: AdamW = AdamW(lr=3e-4)
+    """Of the reinforcement-learning updates."""
+    evaluation: Evaluation = Evaluation()
+    """Held-out accuracy."""
+    mesh: MeshConfig = MeshConfig()
+    """Devices; the default uses one."""
+    checkpoint_every: int = 20
+    """Steps between checkpoints; the last step is always saved."""
+    analysis: Sections | None = None
+    """The paper's own part of the report."""
+
+    def build(self) -> Setup:
+        """Validate and make what all stages share: mesh, tokenizer, questions, model structure.
+
+        Raises:
+            UserError: a field that cannot work, with the value to type instead.
+        """
+        self.validate()
+        mesh = self.mesh.build()
+        for rows, field in (
+            (self.rollout.prompts * self.rollout.samples // self.rollout.updates, "rollout rows per update"),
+            (self.warm_start.batch, "warm_start.batch"),
+        ):
+            check_batch(rows, mesh, field)
+        questions: Questions = self.data.build()
+        examples = questions.demonstrations(seed=self.seed, batch=256, noise=0.0)[0] if self.tokenizer.merges else ()
+        return Setup(
+            mesh=mesh,
+            questions=questions,
+            tokenizer=self.tokenizer.build(sample.question + text for sample, text in examples),
+            model=self.model,
+            engine_config=self.engine_config(),
+            key=jax.random.key(self.seed),
+        )
+
+    def validate(self) -> None:
+        """Check the numbers; raises UserError."""
+        self.model.validate()
+        roll, rows = self.rollout, self.rollout.prompts * self.rollout.samples
+        if roll.samples < 2:
+            raise UserError(
+                f"rollout.samples={roll.samples}: the advantage compares the responses of one group, so a group of one "
+                "learns nothing. Use rollout.samples=8 (at least 2)."
+            )
+        for field in ("prompts", "max_prompt", "max_new_tokens", "updates", "microbatches"):
+            if getattr(roll, field) < 1:
+                raise UserError(f"rollout.{field}={getattr(roll, field)} must be at least 1.")
+        if rows % (roll.updates * roll.microbatches):
+            raise UserError(
+                f"rollout.prompts x samples = {rows} responses cannot be split into updates={roll.updates} x "
+                f"microbatches={roll.microbatches} equal parts. Use rollout.prompts={roll.updates * roll.microbatches}."
+            )
+        if not roll.temperature > 0:
+            raise UserError(
+                f"rollout.temperature={roll.temperature} cannot explore. Use a positive number, such as 1.0."
+            )
+        if self.model.vocab_size < self.tokenizer.vocab_size:
+            raise UserError(
+                f"model.vocab_size={self.model.vocab_size} is smaller than the tokenizer's {self.tokenizer.vocab_size}. "
+                f"Use model.vocab_size={self.tokenizer.vocab_size}."
+            )
+        names = [arm.name for arm in self.arms]
+        if not names or len(set(names)) != len(names) or WARM_START in names:
+            raise UserError(f"arms={names} need different names, at least one, and none may be {WARM_START!r}.")
+        if self.steps < 1 or self.evaluation.questions < 1 or self.evaluation.samples < 1 or self.evaluation.every < 1:
+            raise UserError(
+                f"steps={self.steps}, evaluation.questions={self.evaluation.questions}, samples={self.evaluation.samples} "
+                f"and every={self.evaluation.every} must all be at least 1."
+            )
+        for arm in self.arms:
+            arm.loss.build()
+
+    def run(self, run: RunDir) -> None:
+        """Start or continue: every stage that is not done."""
+        plan = [(WARM_START, self.warm_start.steps), *((arm.name, self.steps) for arm in self.arms)]
+        with Console(stages=plan) as console, self._pool(self.reward) as pool:
+            with console.status("preparing model, tokenizer and questions"):
+                setup = self.build()
+                setup.tokenizer.save(run.path / "tokenizer.json")
+            console.print(f"{self.model.parameter_count():,} parameters, {setup.mesh.size} device(s), seed {self.seed}")
+            with contextlib.ExitStack() as stack:
+                score = self.evaluation.score
+                evaluator = Evaluator(
+                    self.evaluation,
+                    setup.questions.heldout(count=self.evaluation.questions, seed=self.seed),
+                    setup.tokenizer,
+                    pool if score is None else stack.enter_context(self._pool(score)),
+                    setup.purpose_key("evaluation"),
+                )
+                params = run_warm_start(self, setup, run.stage(WARM_START), evaluator=evaluator, console=console)
+                for arm in self.arms:
+                    run_arm(
+                        self, arm, setup, params, run.stage(arm.name), pool=pool, evaluator=evaluator, console=console
+                    )
+
+    def _pool(self, function: RewardFn) -> RewardPool:
+        return RewardPool(function, workers=self.reward_workers, timeout_s=self.reward_timeout_s)
+
+    def sections(self, runs: Sequence[RunData]) -> Sequence[Section]:
+        """The paper's own part of the report."""
+        return () if self.analysis is None else self.analysis(runs)
+
+    def policy(self, stage: StageDir) -> Policy:
+        """Generate text from a stage's newest checkpoint."""
+        optimizer = self.warm_start.optimizer if stage.name == WARM_START else self.optimizer
+        return StagePolicy(self.build(), optimizer.build(), stage)
+
+    def engine_config(self) -> EngineConfig:
+        """Shapes of rollouts and evaluations: groups share a prefill, greedy answers go one by one."""
+        return EngineConfig(
+            rows=self.rollout.prompts * self.rollout.samples,
+            prompt_buckets=(self.rollout.max_prompt,),
+            group_sizes=tuple(sorted({1, self.rollout.samples, self.evaluation.samples})),
+            max_new_tokens=self.rollout.max_new_tokens,
+            stop_tokens=(TextTokenizer.eos_id,),
+            pad_token=TextTokenizer.pad_id,
+        )

@@ -1,0 +1,52 @@
+"""Text in, text out, from a stage's newest checkpoint."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import optax
+
+from framework.checkpoint import Checkpoints
+from framework.errors import UserError
+from framework.inference import Request
+from framework.rundir import StageDir
+from rl.setup import Setup
+
+__all__ = ["StagePolicy"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePolicy:
+    """Implements `framework.experiment.Policy`."""
+
+    setup: Setup
+    tx: optax.GradientTransformation
+    stage: StageDir
+
+    def generate(
+        self, prompts: Sequence[str], *, samples: int, temperature: float, max_tokens: int, seed: int
+    ) -> list[list[str]]:
+        """`samples` continuations of each prompt. Raises UserError without a checkpoint or for a prompt that is too long."""
+        restored = Checkpoints(self.stage.checkpoints_path).restore_latest(self.setup.abstract_state(self.tx))
+        if restored is None:
+            raise UserError(
+                f"{self.stage.path} has no finished checkpoint yet. Wait for one, or choose another with --stage."
+            )
+        step, state, _ = restored
+        engine = self.setup.engine(state.params)  # pyright: ignore[reportArgumentType]
+        engine.load(state.params, step)
+        requests = [
+            Request(
+                id=i,
+                prompt=self.setup.tokenizer.encode(prompt),
+                samples=samples,
+                temperature=temperature,
+                max_tokens=max_tokens,
+            )
+            for i, prompt in enumerate(prompts)
+        ]
+        texts = [
+            self.setup.tokenizer.decode(completion.tokens.tolist())
+            for completion in engine.generate(requests, jax.random.key(seed))
+        ]
+        return [texts[i * samples : (i + 1) * samples] for i in range(len(prompts))]
