@@ -9,6 +9,7 @@ from flax import nnx
 
 from framework.checkpoint import Checkpoints
 from framework.console import Console
+from framework.inference import Engine
 from framework.loop import fit
 from framework.mesh import put_batch
 from framework.metrics import MetricLogger
@@ -41,6 +42,7 @@ def run_arm(
     params: nnx.State,
     stage: StageDir,
     *,
+    engine: Engine,
     pool: RewardPool,
     evaluator: Evaluator,
     console: Console,
@@ -51,7 +53,6 @@ def run_arm(
     roll = config.rollout
     tx = config.optimizer.build()
     state = setup.new_state(params, tx)
-    engine = setup.engine(state.params)  # pyright: ignore[reportArgumentType]
     budget = TraceBudget()
     update = jax.jit(
         functools.partial(

@@ -150,10 +150,21 @@ class GRPO:
                     pool if score is None else stack.enter_context(self._pool(score)),
                     setup.purpose_key("evaluation"),
                 )
-                params = run_warm_start(self, setup, run.stage(WARM_START), evaluator=evaluator, console=console)
+                engine = setup.engine(setup.new_params())  # one for all stages: each shape compiles once a run
+                params = run_warm_start(
+                    self, setup, run.stage(WARM_START), engine=engine, evaluator=evaluator, console=console
+                )
                 for arm in self.arms:
                     run_arm(
-                        self, arm, setup, params, run.stage(arm.name), pool=pool, evaluator=evaluator, console=console
+                        self,
+                        arm,
+                        setup,
+                        params,
+                        run.stage(arm.name),
+                        engine=engine,
+                        pool=pool,
+                        evaluator=evaluator,
+                        console=console,
                     )
 
     def _pool(self, function: RewardFn) -> RewardPool:

@@ -8,6 +8,7 @@ from flax import nnx
 
 from framework.checkpoint import Checkpoints
 from framework.console import Console
+from framework.inference import Engine
 from framework.loop import fit
 from framework.mesh import put_batch
 from framework.metrics import MetricLogger
@@ -30,7 +31,7 @@ WARM_START = "warm_start"
 
 
 def run_warm_start(
-    config: "GRPO", setup: Setup, stage: StageDir, *, evaluator: Evaluator, console: Console
+    config: "GRPO", setup: Setup, stage: StageDir, *, engine: Engine, evaluator: Evaluator, console: Console
 ) -> nnx.State:
     """Train (or continue, or just load) the warm start; returns its weights."""
     tx = config.warm_start.optimizer.build()
@@ -41,7 +42,6 @@ def run_warm_start(
         return restored[1].params  # pyright: ignore[reportReturnType]
 
     state = setup.new_state(setup.new_params(), tx)
-    engine = setup.engine(state.params)  # pyright: ignore[reportArgumentType]
     budget = TraceBudget()
     update = jax.jit(
         functools.partial(budget.counted(supervised_step, "supervised step"), setup.graphdef, tx=tx),

@@ -14,7 +14,6 @@ from kernels_pallas.logprob import chunked, reference
 
 __all__ = ["token_logprobs"]
 
-_CHUNK = 4096
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -50,7 +49,7 @@ def token_logprobs(
         return reference.token_logprobs(hidden, unembed, targets, temps, entropy_temps, transposed=transposed)
     if impl in ("auto", "chunked"):
         return chunked.token_logprobs(
-            hidden, unembed, targets, temps, entropy_temps, transposed=transposed, chunk=chunk or _CHUNK
+            hidden, unembed, targets, temps, entropy_temps, transposed=transposed, chunk=chunk
         )
     raise ValueError(f"impl={impl!r} is not an implementation. Use 'auto', 'chunked' or 'reference'.")
 
@@ -75,7 +74,10 @@ def _check(hidden: jax.Array, unembed: jax.Array, targets: jax.Array, transposed
 def _temperature(name: str, value: float | jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A float32 constant that broadcasts against [B, T]: [], [B, 1] or [B, T]."""
     if isinstance(value, int | float) and not 0 < value < float("inf"):
-        raise ValueError(f"{name}={value} must be a positive finite number. Greedy decoding has logp of temperature 1.")
+        raise ValueError(
+            f"{name}={value} must be a positive finite number. For greedy decoding, "
+            "pass the temperature at which to report, for example 1.0."
+        )
     array = jax.lax.stop_gradient(jnp.asarray(value, jnp.float32))
     if array.shape not in ((), shape[:1], shape):
         raise ValueError(f"{name} has shape {list(array.shape)}; expected [], [B] or [B, T] with [B, T]={list(shape)}.")

@@ -16,10 +16,15 @@ Both cotangents meet in one dlogits, so the entropy costs no matmul of its own.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+WHOLE = 2**23  # logits (tokens x vocabulary) up to which they are all kept, 32 MiB
+TILE = 2**21  # logits of one chunk beyond that, 8 MiB
 
 
 class _Softmax(NamedTuple):
@@ -51,9 +56,11 @@ def _absorb(old: _Softmax, x: jax.Array) -> _Softmax:
     keep = jnp.exp(shift)  # [B, T]
     s = x - top[..., None]  # [B, T, C]
     e = jnp.exp(s)  # [B, T, C]
-    # One stacked sum: XLA's CPU backend merges two sums over the same array into a scalar loop, ten times slower.
-    total, moment = jnp.sum(jnp.stack([e, e * s]), axis=-1)  # [B, T] each
-    return _Softmax(top, old.total * keep + total, (old.moment + old.total * shift) * keep + moment)
+    return _Softmax(
+        top,
+        old.total * keep + jnp.sum(e, axis=-1),
+        (old.moment + old.total * shift) * keep + jnp.sum(e * s, axis=-1),
+    )
 
 
 def _slice(unembed: jax.Array, start: jax.Array | int, size: int, transposed: bool) -> jax.Array:
@@ -68,10 +75,10 @@ def _logits(hidden: jax.Array, columns: jax.Array, transposed: bool) -> jax.Arra
     return _dot(hidden, columns, ((2,), (1 if transposed else 0,)))  # [B, T, C]
 
 
-def _over_chunks(body, carry, vocab: int, chunk: int):
+def _over_chunks(body: Callable[[Any, int, Any], Any], carry: Any, vocab: int, chunk: int) -> Any:
     """carry = body(start, size, carry) for every chunk; the last, shorter one has a size of its own.
 
-    A loop, not an unrolled program: unrolled, the compiler is free to keep several chunks alive at once.
+    So nothing is padded, masked or computed twice when the chunk does not divide the vocabulary. A loop, not an unrolled program: unrolled, the compiler is free to keep several chunks alive at once.
     """
     full, tail = divmod(vocab, chunk)
     carry = jax.lax.fori_loop(0, full, lambda i, c: body(i * chunk, chunk, c), carry)
@@ -79,33 +86,34 @@ def _over_chunks(body, carry, vocab: int, chunk: int):
 
 
 def _forward(static, hidden, unembed, targets, temperature, entropy_temperature):
+    """The two outputs, and what the backward pass needs: the softmax statistics, and the logits if one chunk."""
     chunk, transposed = static
     vocab = unembed.shape[0 if transposed else 1]
 
-    def absorb(start, size, carry, logits):
+    def absorb(start, logits, carry):
         sampled, other, picked = carry
         x = logits / temperature[..., None]  # [B, T, C]
-        local = targets - start  # [B, T]
-        here = (local >= 0) & (local < size)
+        local = targets - start  # [B, T], the target's column in this chunk, if it is in this chunk
+        size = x.shape[-1]
         value = jnp.take_along_axis(x, jnp.clip(local, 0, size - 1)[..., None], axis=-1)[..., 0]
-        picked = jnp.where(here, value, picked)
+        picked = jnp.where((local >= 0) & (local < size), value, picked)
         if other is not None:
             other = _absorb(other, logits / entropy_temperature[..., None])
         return _absorb(sampled, x), other, picked
 
     def body(start, size, carry):
-        logits = _logits(hidden, _slice(unembed, start, size, transposed), transposed)  # [B, T, C]
-        return absorb(start, size, carry, logits)
+        return absorb(start, _logits(hidden, _slice(unembed, start, size, transposed), transposed), carry)
 
-    shape = targets.shape
-    empty = (_empty(shape), None if entropy_temperature is None else _empty(shape), jnp.full(shape, jnp.nan))
+    empty = _empty(targets.shape)
+    carry = (empty, None if entropy_temperature is None else empty, jnp.full(targets.shape, jnp.nan))
     logits = None
-    if vocab <= chunk:  # one chunk: keep its logits, so that the backward pass need not compute them again
+    if vocab <= chunk:
         logits = _logits(hidden, unembed, transposed)
-        sampled, other, picked = absorb(0, vocab, empty, logits)
+        carry = absorb(0, logits, carry)
     else:
-        sampled, other, picked = _over_chunks(body, empty, vocab, chunk)
-    logp = (picked - sampled.top) - jnp.log(sampled.total)  # nan where the target is out of range
+        carry = _over_chunks(body, carry, vocab, chunk)
+    sampled, other, picked = carry
+    logp = (picked - sampled.top) - jnp.log(sampled.total)  # nan where no chunk held the target
     entropy = (sampled if other is None else other).entropy
     return (logp, entropy), (sampled, other, logits)
 
@@ -116,33 +124,43 @@ def _token_logprobs(static, hidden, unembed, targets, temperature, entropy_tempe
 
 
 def _fwd(static, *args):
-    out, known = _forward(static, *args)
-    return out, (args, known)
+    # symbolic_zeros wraps each array; the wrapper's news, which inputs need a gradient, is not used: XLA drops the
+    # matmul and the buffer of a gradient that nobody reads, loop or not.
+    arrays = tuple(None if a is None else a.value for a in args)
+    out, known = _forward(static, *arrays)
+    return out, (arrays, known)
 
 
 def _bwd(static, residuals, cotangents):
     chunk, transposed = static
     (hidden, unembed, targets, temperature, entropy_temperature), (sampled, other, logits) = residuals
-    g_logp, g_entropy = cotangents  # [B, T] each
     vocab = unembed.shape[0 if transposed else 1]
+    operand = jnp.promote_types(hidden.dtype, unembed.dtype)
 
-    def dlogits(start, logits):
-        s = logits / temperature[..., None] - sampled.top[..., None]  # [B, T, C]
+    # A cotangent that is zero by construction (a loss that only uses logp) costs not even elementwise work.
+    g_logp, g_entropy = (None if isinstance(g, SymbolicZero) else g for g in cotangents)  # [B, T] or None
+    if g_logp is None:
+        g_logp = jnp.zeros(targets.shape)
+    g_logp = jnp.where((targets >= 0) & (targets < vocab), g_logp, 0.0)
+
+    def dlogits(start: jax.Array | int, logits: jax.Array) -> jax.Array:  # [B, T, C] -> [B, T, C]
+        s = logits / temperature[..., None] - sampled.top[..., None]
         p = jnp.exp(s) / sampled.total[..., None]
-        hit = jnp.arange(logits.shape[-1]) == (targets - start)[..., None]  # [B, T, C]
         weight = g_logp[..., None]
-        if other is None:
+        if g_entropy is not None and other is None:
             weight = weight + g_entropy[..., None] * (s - sampled.mean[..., None])
+        hit = jnp.arange(logits.shape[-1]) == (targets - start)[..., None]
         d = (jnp.where(hit, g_logp[..., None], 0.0) - p * weight) / temperature[..., None]
-        if other is not None:
+        if g_entropy is not None and other is not None:
             s = logits / entropy_temperature[..., None] - other.top[..., None]
             p = jnp.exp(s) / other.total[..., None]
             d = d - p * (s - other.mean[..., None]) * (g_entropy / entropy_temperature)[..., None]
         return d
 
-    def grads(d, columns):
-        d = d.astype(hidden.dtype)
-        d_hidden = _dot(d, columns, ((2,), (0 if transposed else 1,)))  # [B, T, D]
+    def grads(d: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Rounding dlogits to the input type keeps 16-bit matmuls on the matrix units; the sums stay float32.
+        d = d.astype(operand)
+        d_hidden = _dot(d, columns, ((2,), (0 if transposed else 1,)))  # [B, T, D] float32
         left, right = (d, hidden) if transposed else (hidden, d)
         return d_hidden, _dot(left, right, ((0, 1), (0, 1))).astype(unembed.dtype)  # [D, C] or [C, D]
 
@@ -150,20 +168,33 @@ def _bwd(static, residuals, cotangents):
         d_hidden, d_unembed = carry
         columns = _slice(unembed, start, size, transposed)
         dh, dw = grads(dlogits(start, _logits(hidden, columns, transposed)), columns)
+        # Written into the carried buffer in place. Stacking the chunks as scan outputs would copy the whole matrix.
         d_unembed = jax.lax.dynamic_update_slice_in_dim(d_unembed, dw, start, axis=0 if transposed else 1)
         return d_hidden + dh, d_unembed
 
-    in_range = (targets >= 0) & (targets < vocab)
-    g_logp = jnp.where(in_range, g_logp, 0.0)
     if logits is not None:
         d_hidden, d_unembed = grads(dlogits(0, logits), unembed)
     else:
-        carry = jnp.zeros(hidden.shape, jnp.float32), jnp.zeros_like(unembed)
-        d_hidden, d_unembed = _over_chunks(body, carry, vocab, chunk)
+        empty = jnp.zeros(hidden.shape, jnp.float32), jnp.zeros_like(unembed)
+        d_hidden, d_unembed = _over_chunks(body, empty, vocab, chunk)
     return d_hidden.astype(hidden.dtype), d_unembed, None, None, None
 
 
-_token_logprobs.defvjp(_fwd, _bwd)
+_token_logprobs.defvjp(_fwd, _bwd, symbolic_zeros=True)
+
+
+def pick_chunk(tokens: int, vocab: int) -> int:
+    """Vocabulary columns at a time: all of them while the logits are small, else about 8 MiB of logits.
+
+    Measured on two CPU cores (`benchmarks/logprob.py`). Keeping the logits saves a quarter of the multiplications and
+    wins while they fit near the caches (4,096 tokens x 512 columns: 1.4 times faster than in chunks of 256); beyond,
+    chunks are as fast. Under 512 columns the matmuls lose efficiency, so many tokens use more than 8 MiB.
+    """
+    if tokens * vocab <= WHOLE:
+        return vocab
+    most = min(max(TILE // tokens, 512), 8192)
+    chunks = -(-vocab // most)
+    return min(most, -(-vocab // chunks // 128) * 128)  # even chunks, not a sliver at the end
 
 
 def token_logprobs(
@@ -174,7 +205,8 @@ def token_logprobs(
     entropy_temperature: jax.Array | None,  # the same, or None for `temperature`
     *,
     transposed: bool,
-    chunk: int,
+    chunk: int | None,  # vocabulary columns at a time; None picks
 ) -> tuple[jax.Array, jax.Array]:  # logp [B, T], entropy [B, T] in nats, float32
-    """Arguments as checked by `kernels_pallas.logprob`; `chunk` columns of the vocabulary at a time."""
+    """Arguments as checked by `kernels_pallas.logprob`. With one chunk the logits are kept for the backward pass."""
+    chunk = chunk or pick_chunk(targets.size, unembed.shape[0 if transposed else 1])
     return _token_logprobs((chunk, transposed), hidden, unembed, targets, temperature, entropy_temperature)

@@ -108,6 +108,13 @@ def test_a_verifier_with_its_own_alarm_does_not_disarm_the_next_sample(pool):
     assert out.metrics["reward/timeouts"] == 2
 
 
+def test_a_worker_killed_while_idle_is_replaced(pool):
+    for pid in list(pool._pool._pool_manager.worker_manager.workers):
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.3)
+    np.testing.assert_array_equal(pool([SAMPLE] * 40, ["2"] * 40).rewards, [2.0] * 40)
+
+
 def test_order_is_kept_and_a_warm_batch_is_fast(pool):
     responses = [str(i) for i in range(256)]
     seconds = []

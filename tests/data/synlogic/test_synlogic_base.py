@@ -75,7 +75,7 @@ def test_official_reward_pays_for_an_expression_that_misses_the_target_and_ours_
 
 
 def test_reward_of_an_unknown_task_names_the_known_ones():
-    with pytest.raises(ValueError, match="no SynLogic task 'chess'.*kukurasu"):
+    with pytest.raises(ValueError, match=r"no SynLogic task 'chess'.*kukurasu"):
         verifier_reward(Sample(task="chess", question=""), "")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -49,19 +50,19 @@ def test_tiny_fits_a_character_level_model_and_has_enough_questions(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_english_has_three_wordings_without_doubled_braces(name):
+def test_english_has_three_wordings_and_shows_single_braces(name):
     task = TASKS[name]
     questions = [task.generate(seed, task.levels["easy"], "english").question for seed in range(40)]
     assert len({question[:12] for question in questions}) >= 3
-    assert not any(
-        "{0}" in question or "{{" in question.replace("{{{", "") for question in questions if name[:4] != "dyck"
-    )
+    if not name.startswith("dyck"):  # a bracket sequence may open two of a kind
+        assert not any("{{" in question or "{0}" in question for question in questions)
 
 
 def test_one_seed_gives_one_sample_in_every_process():
     script = (
         "from data.synlogic import TASKS\n"
         "import sys\n"
+        "import data.mixture, data.synlogic\n"
         "for name, task in TASKS.items():\n"
         "    for form in ('compact', 'english'):\n"
         "        s = task.generate(11, task.levels['easy'], form)\n"
@@ -122,11 +123,11 @@ def test_hostile_answers_are_rejected_fast(name, kind):
     assert time.perf_counter() - start < 0.5  # 50 ms each on an idle machine; tests run on busy ones
 
 
-@pytest.mark.parametrize("power", ["9**9**9**9", "(9-9)**(9-9-9)", "9**(9/(9-9*9))**9999999"])
+@pytest.mark.parametrize("power", ["9**9**9**9", "(9-9)**(9-9-9)", "(9-99)**(9/9+9999999)"])
 def test_official_mathador_survives_powers_of_the_right_numbers(power):
     task = TASKS["mathador"]
     sample = task.generate(0, task.levels["normal"])
-    numbers = [int(char) for char in power if char.isdigit()]
+    numbers = [int(digits) for digits in re.findall("[0-9]+", power)]
     sample = type(sample)(task="mathador", question="", meta={**sample.meta, "numbers": numbers})
     start = time.perf_counter()
     assert task.verify(sample, f"```python\n{power}\n```", "official") is False
