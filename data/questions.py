@@ -1,4 +1,4 @@
-"""Where an experiment's questions come from: configs whose `build()` gives training batches, demonstrations and held-out questions."""
+"""Where questions come from: configs whose `build()` gives training batches, demonstrations and held-out questions."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -153,8 +153,7 @@ def _stop_signals() -> Iterator[_Stop]:
 def _interrupted(signum: int, name: str, step: int, steps: int, checkpoints: Checkpoints) -> Interrupted:
     saved = f"saved in {checkpoints.folder(step)}" if step in checkpoints.steps() else "nothing to save yet"
     return Interrupted(
-        f"{signal.Signals(signum).name} stopped stage {name!r} after step {step} of {steps}; {saved}. "
-        "Run the same command again to continue.",
+        f"{signal.Signals(signum).name} stopped stage {name!r} after step {step} of {steps}; {saved}.",
         step,
         signum,
     )

@@ -6,9 +6,19 @@ from typing import Protocol, TypeVar
 
 from framework.optimizer import AdamW
 from framework.sample import Sample
-from rl.losses import ClipCov, Clipped, KLCov, Unclipped
+from rl.losses import PolicyLoss
 
-__all__ = ["Arm", "Evaluation", "QuestionSource", "Questions", "RewardFn", "Rollout", "Stream", "WarmStart"]
+__all__ = [
+    "Arm",
+    "Evaluation",
+    "LossConfig",
+    "QuestionSource",
+    "Questions",
+    "RewardFn",
+    "Rollout",
+    "Stream",
+    "WarmStart",
+]
 
 T = TypeVar("T", covariant=True)
 RewardFn = Callable[[Sample, str], float]
@@ -33,6 +43,12 @@ class QuestionSource(Protocol):
     """A config that makes `Questions`."""
 
     def build(self) -> Questions: ...
+
+
+class LossConfig(Protocol):
+    """A frozen dataclass of numbers that makes a policy loss."""
+
+    def build(self) -> PolicyLoss: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,5 +107,5 @@ class Arm:
 
     name: str
     """Folder name of the arm."""
-    loss: Unclipped | Clipped | ClipCov | KLCov
-    """Policy loss."""
+    loss: LossConfig
+    """Policy loss: one of `rl.losses`, or a config of your own whose `build()` gives a `PolicyLoss`."""

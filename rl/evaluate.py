@@ -41,6 +41,7 @@ class Evaluator:
             "eval/accuracy": float(sampled.rewards.mean()),
             "eval/accuracy_greedy": float(greedy.rewards.mean()),
             "eval/entropy": sampled.metrics["policy/entropy"],
+            "eval/count": float(len(self.questions)),
             "eval/length": sampled.metrics["length/mean"],
         }
         for task in sorted(set(tasks)):

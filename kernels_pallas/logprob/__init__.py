@@ -45,6 +45,7 @@ def token_logprobs(
         entropy_temps = _temperature("entropy_temperature", entropy_temperature, targets.shape)
     if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"chunk={chunk!r} must be a positive number of vocabulary columns. Leave it None to pick one.")
+    targets = jnp.asarray(targets, jnp.int32)
     if impl == "reference":
         return reference.token_logprobs(hidden, unembed, targets, temps, entropy_temps, transposed=transposed)
     if impl in ("auto", "chunked"):

@@ -40,7 +40,7 @@ class _Softmax(NamedTuple):
 
     @property
     def entropy(self) -> jax.Array:
-        return jnp.log(self.total) - self.mean
+        return jnp.maximum(jnp.log(self.total) - self.mean, 0.0)
 
 
 def _empty(shape: tuple[int, ...]) -> _Softmax:
@@ -78,7 +78,8 @@ def _logits(hidden: jax.Array, columns: jax.Array, transposed: bool) -> jax.Arra
 def _over_chunks(body: Callable[[Any, int, Any], Any], carry: Any, vocab: int, chunk: int) -> Any:
     """carry = body(start, size, carry) for every chunk; the last, shorter one has a size of its own.
 
-    So nothing is padded, masked or computed twice when the chunk does not divide the vocabulary. A loop, not an unrolled program: unrolled, the compiler is free to keep several chunks alive at once.
+    So nothing is padded, masked or computed twice when the chunk does not divide the vocabulary. A loop, not an
+    unrolled program: unrolled, the compiler is free to keep several chunks alive at once.
     """
     full, tail = divmod(vocab, chunk)
     carry = jax.lax.fori_loop(0, full, lambda i, c: body(i * chunk, chunk, c), carry)
@@ -113,7 +114,8 @@ def _forward(static, hidden, unembed, targets, temperature, entropy_temperature)
     else:
         carry = _over_chunks(body, carry, vocab, chunk)
     sampled, other, picked = carry
-    logp = (picked - sampled.top) - jnp.log(sampled.total)  # nan where no chunk held the target
+    # A probability is at most 1: `top` and `picked` may come from differently fused, differently rounded divisions.
+    logp = jnp.minimum((picked - sampled.top) - jnp.log(sampled.total), 0.0)  # nan where no chunk held the target
     entropy = (sampled if other is None else other).entropy
     return (logp, entropy), (sampled, other, logits)
 
@@ -194,7 +196,7 @@ def pick_chunk(tokens: int, vocab: int) -> int:
         return vocab
     most = min(max(TILE // tokens, 512), 8192)
     chunks = -(-vocab // most)
-    return min(most, -(-vocab // chunks // 128) * 128)  # even chunks, not a sliver at the end
+    return min(vocab, most, -(-vocab // chunks // 128) * 128)  # even chunks, not a sliver at the end
 
 
 def token_logprobs(

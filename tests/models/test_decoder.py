@@ -40,14 +40,22 @@ def ragged(batch: int, length: int, vocab: int, seed: int = 0):
 def numpy_forward(model, tokens: np.ndarray) -> np.ndarray:
     """One unpadded row through the architecture, written out in float64 loops over heads."""
     c = model.config
-    get = lambda p: np.asarray(p[...], np.float64)
-    norm = lambda x, scale: x / np.sqrt((x * x).mean(-1, keepdims=True) + c.norm_eps) * get(scale)
+
+    def get(p):
+        return np.asarray(p[...], np.float64)
+
+    def norm(x, scale):
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + c.norm_eps) * get(scale)
+
     time = len(tokens)
     inverse = c.rope_theta ** (-np.arange(0, c.head_dim, 2) / c.head_dim)
     angle = np.arange(time)[:, None] * inverse
     cos, sin = np.concatenate([np.cos(angle)] * 2, -1), np.concatenate([np.sin(angle)] * 2, -1)
     half = c.head_dim // 2
-    turn = lambda x: x * cos + np.concatenate([-x[:, half:], x[:, :half]], -1) * sin
+
+    def turn(x):
+        return x * cos + np.concatenate([-x[:, half:], x[:, :half]], -1) * sin
+
     x = get(model.embedding)[tokens]
     for block in model.blocks:
         a, h = block.attention, norm(x, block.attention_norm.scale)

@@ -119,7 +119,7 @@ def test_the_first_update_of_a_rollout_is_on_policy(model, temperature):
 
 def test_a_positive_advantage_makes_the_response_likelier(model):
     batch = off_policy_batch()
-    graphdef, params = nnx.split(model)
+    graphdef, _params = nnx.split(model)
     state, first = run(model, batch, Unclipped())
     later = policy_step(graphdef, state, batch, jax.random.key(0), loss=Unclipped().build(), tx=TX, temperature=1.0)[1]
     assert float(later["loss/total"]) < float(first["loss/total"])

@@ -1,0 +1,131 @@
+"""Whole runs: in this process where the claim is about numbers, in a real one where it is about the command."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MICRO = Path(__file__).parent / "fixtures" / "micro_experiment.py"
+TIMING = ("time", "throughput/")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_cache(tmp_path_factory):
+    """One cache of compiled programs for all processes of a test session: nearly all of the time is compilation."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "compiled"
+    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # an earlier test may have compiled without one
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MAYPOLE_CACHE", str(folder))
+    patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    yield folder
+    patch.undo()
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def micro():
+    from framework.config import load_experiment
+
+    return load_experiment(f"{MICRO}:micro").config
+
+
+def train(config, path, source=f"{MICRO}:micro", overrides=()):
+    """Run the experiment in this process, in the folder `path`."""
+    from framework.rundir import RunDir
+
+    run = RunDir.create(path, config, source, overrides)
+    config.run(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def whole(micro, tmp_path_factory):
+    """A run that nobody disturbed."""
+    return train(micro, tmp_path_factory.mktemp("whole") / "run")
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def start(*words, cwd):
+    """The command in a process and a process group of its own, as a shell starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "framework.cli", *map(str, words)],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def maypole(*words, cwd, code=0):
+    """Run a command to its end."""
+    process = start(*words, cwd=cwd)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, out + err
+    return SimpleNamespace(stdout=out, stderr=err)
+
+
+def wait_for_lines(process, path, count):
+    """Until a file of the run has so many lines."""
+    deadline = time.monotonic() + 240
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def rows(path):
+    """The lines of a JSONL file without what a clock wrote."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith(TIMING)} for line in lines]
+
+
+def final_state(config, stage):
+    """The newest checkpoint of a stage as (step, {name: array})."""
+    from framework.checkpoint import Checkpoints
+    from framework.state import leaves
+
+    optimizer = config.warm_start.optimizer if stage.name == "warm_start" else config.optimizer
+    restored = Checkpoints(stage.checkpoints_path).restore_latest(config.build().abstract_state(optimizer.build()))
+    assert restored is not None
+    return restored[0], {leaf.name: np.asarray(leaf.value) for leaf in leaves(restored[1])}
+
+
+def assert_same_run(config, got, want):
+    """Every stage: parameters and optimizer bit for bit, metrics and samples line for line."""
+    for name in ("warm_start", *(arm.name for arm in config.arms)):
+        (step, state), (want_step, want_state) = (final_state(config, run.stage(name)) for run in (got, want))
+        assert step == want_step
+        assert state.keys() == want_state.keys()
+        for leaf, value in state.items():
+            np.testing.assert_array_equal(value, want_state[leaf], err_msg=f"{name}: {leaf}", strict=True)
+        assert rows(got.stage(name).metrics_path) == rows(want.stage(name).metrics_path)
+        assert rows(got.stage(name).samples_path) == rows(want.stage(name).samples_path)
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """The helpers above; tests of other folders have a conftest of the same name, so that it cannot be imported."""
+    names = (train, start, maypole, wait_for_lines, rows, final_state, assert_same_run)
+    return SimpleNamespace(MICRO=MICRO, **{function.__name__: function for function in names})
