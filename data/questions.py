@@ -2,15 +2,23 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import grain
 
 from data.mixture import Mixture, TaskMix
 from data.pipeline import DEFAULT_FIELDS, demonstration_stream, from_jsonl, question_stream, records_stream
 from data.synlogic.base import Form, stable_int
-from framework.sample import Sample
+from framework.sample import Sample, Stream
 
 __all__ = ["JsonLines", "SynLogic"]
+
+T = TypeVar("T")
+
+
+def _stream(dataset: grain.MapDataset[T]) -> Stream[T]:
+    """Grain types an item as optional, for filtered data sets; nothing here is filtered."""
+    return cast(Stream[T], dataset)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,13 +43,13 @@ class SynLogicQuestions:
 
     mixture: Mixture
 
-    def train(self, *, seed: int, batch: int) -> grain.MapDataset[list[Sample]]:
+    def train(self, *, seed: int, batch: int) -> Stream[list[Sample]]:
         """`stream[step]` is a list of `batch` samples."""
-        return question_stream(self.mixture, batch, seed)
+        return _stream(question_stream(self.mixture, batch, seed))
 
-    def demonstrations(self, *, seed: int, batch: int, noise: float) -> grain.MapDataset[list[tuple[Sample, str]]]:
+    def demonstrations(self, *, seed: int, batch: int, noise: float) -> Stream[list[tuple[Sample, str]]]:
         """`stream[step]` is a list of (sample, worked example); other questions than those of `train` at the same step."""
-        return demonstration_stream(self.mixture, batch, stable_int("demonstrations", seed), noise)
+        return _stream(demonstration_stream(self.mixture, batch, stable_int("demonstrations", seed), noise))
 
     def heldout(self, *, count: int, seed: int) -> list[Sample]:
         """`count` different questions that no training batch contains. The same for every seed: accuracies compare."""
@@ -83,11 +91,11 @@ class RecordedQuestions:
     kept: Sequence[Sample]
     response: str | None
 
-    def train(self, *, seed: int, batch: int) -> grain.MapDataset[list[Sample]]:
+    def train(self, *, seed: int, batch: int) -> Stream[list[Sample]]:
         """`stream[step]` is a list of `batch` samples, in a new order each epoch."""
-        return records_stream(self.training, batch, seed)
+        return _stream(records_stream(self.training, batch, seed))
 
-    def demonstrations(self, *, seed: int, batch: int, noise: float) -> grain.MapDataset[list[tuple[Sample, str]]]:
+    def demonstrations(self, *, seed: int, batch: int, noise: float) -> Stream[list[tuple[Sample, str]]]:
         """`stream[step]` is a list of (sample, response of the file). Raises ValueError where there is no such column."""
         column = self.response
         if noise:
@@ -100,7 +108,7 @@ class RecordedQuestions:
                 "Name the column of worked responses, or set warm_start.steps=0."
             )
         stream = records_stream(self.training, batch, stable_int("demonstrations", seed))
-        return stream.map(lambda samples: [(sample, str(sample.meta[column])) for sample in samples])
+        return _stream(stream.map(lambda samples: [(sample, str(sample.meta[column])) for sample in samples]))
 
     def heldout(self, *, count: int, seed: int) -> list[Sample]:
         """The first `count` kept lines."""

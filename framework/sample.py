@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["Sample"]
+__all__ = ["Sample", "Stream"]
+
+T = TypeVar("T", covariant=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,3 +23,9 @@ class Sample:
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     level: str = ""
     seed: int = 0
+
+
+class Stream(Protocol[T]):
+    """Random access by step: the batch of a step is a function of the step alone, which is what makes resuming exact."""
+
+    def __getitem__(self, step: int, /) -> T: ...

@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from framework.optimizer import AdamW
-from framework.sample import Sample
+from framework.sample import Sample, Stream
 from rl.losses import PolicyLoss
 
 __all__ = [
@@ -20,15 +20,8 @@ __all__ = [
     "WarmStart",
 ]
 
-T = TypeVar("T", covariant=True)
 RewardFn = Callable[[Sample, str], float]
 """A plain function of a sample and the whole response text."""
-
-
-class Stream(Protocol[T]):
-    """Random access by step: the batch of a step is a function of the step alone, which is what makes resuming exact."""
-
-    def __getitem__(self, step: int) -> T: ...
 
 
 class Questions(Protocol):

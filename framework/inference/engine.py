@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -141,11 +141,12 @@ class Engine:
         segments[:, -1] = 1  # an unused row still needs one token to look at
         ids, offset = np.zeros(size, np.uint32), np.zeros(size, np.uint32)
         temperature, limit = np.ones(size, np.float32), np.zeros(size, np.int32)
-        for row, (_, first, request) in enumerate(batch):
+        for row, entry in enumerate(batch):
+            request = entry.request
             length = len(request.prompt)
             prompts[row, bucket - length :] = request.prompt
             segments[row, bucket - length :] = 1
-            ids[row], offset[row], temperature[row] = request.id, first, request.temperature
+            ids[row], offset[row], temperature[row] = request.id, entry.first, request.temperature
             limit[row] = request.max_tokens or self.config.max_new_tokens
         arrays = DecodeBatch(*map(jnp.asarray, (prompts, segments, ids, offset, temperature, limit)))
         return arrays if self.mesh is None else put_batch(self.mesh, arrays)
@@ -163,11 +164,13 @@ class Engine:
                 r = row * samples + s
                 n = int(decoded.length[r])
                 reason = "stop" if decoded.stopped[r] else "length"
-                arrays = decoded.tokens[r, :n], decoded.logp[r, :n], decoded.entropy[r, :n]
-                yield prompt.index, Completion(prompt.request.id, prompt.first + s, *arrays, reason, self.version)
+                tokens, logp, entropy = (np.asarray(x[r, :n]) for x in (decoded.tokens, decoded.logp, decoded.entropy))
+                number = prompt.first + s
+                yield prompt.index, Completion(prompt.request.id, number, tokens, logp, entropy, reason, self.version)
 
 
-class _Prompt(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Prompt:
     """A prompt of one call: which request of the caller's list, and the number of its first sample."""
 
     index: int
