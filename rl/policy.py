@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import jax
 import optax
+from flax import nnx
 
 from framework.checkpoint import Checkpoints
 from framework.errors import UserError
-from framework.inference import Request
+from framework.inference import Engine, Request
 from framework.rundir import StageDir
 from rl.setup import Setup
 
@@ -33,17 +34,25 @@ class StagePolicy:
                 f"{self.stage.path} has no finished checkpoint yet. Wait for one, or choose another with --stage."
             )
         step, state, _ = restored
-        engine = self.setup.engine(state.params)  # pyright: ignore[reportArgumentType]
+        encoded = [self.setup.tokenizer.encode(prompt) for prompt in prompts]
+        config = dataclasses.replace(  # shapes of what is asked for here, not those of the training run
+            self.setup.engine_config,
+            rows=max(min(len(prompts), 16) * samples, 1),
+            prompt_buckets=(max([*self.setup.engine_config.prompt_buckets, *map(len, encoded)]),),
+            group_sizes=(max(samples, 1),),
+            max_new_tokens=max_tokens,
+        )
+        engine = Engine(nnx.merge(self.setup.graphdef, state.params), config, mesh=self.setup.mesh)
         engine.load(state.params, step)
         requests = [
             Request(
                 id=i,
-                prompt=self.setup.tokenizer.encode(prompt),
+                prompt=prompt,
                 samples=samples,
                 temperature=temperature,
                 max_tokens=max_tokens,
             )
-            for i, prompt in enumerate(prompts)
+            for i, prompt in enumerate(encoded)
         ]
         texts = [
             self.setup.tokenizer.decode(completion.tokens.tolist())

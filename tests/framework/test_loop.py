@@ -127,7 +127,7 @@ def test_a_signal_finishes_the_step_saves_it_and_gives_the_handlers_back(tmp_pat
             os.kill(os.getpid(), signum)
         return step_fn(state, index)
 
-    with pytest.raises(Interrupted, match=r"stopped stage 'toy' after step 5 of 10; saved in .*/5\. Run") as error:
+    with pytest.raises(Interrupted, match=r"stopped stage 'toy' after step 5 of 10; saved in .*/5\.") as error:
         run(tmp_path, step_fn=signalled)
     assert (error.value.step, error.value.signum) == (5, signum)
     assert saved(tmp_path) == [3, 5]
