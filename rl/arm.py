@@ -96,7 +96,7 @@ def run_arm(
             )
             metrics = {"policy/cov_group": group_covariance(batch.old_logp, batch.adv, batch.mask, roll.samples).mean()}
             first = put_batch(setup.mesh, batch.rows(0, rows))
-            before = entropy_on(setup.graphdef, state.params, first)
+            before = np.mean([completion.entropy.mean() for completion in out.completions[:rows]])
             gaps, updates = [], []
             for u in range(roll.updates):
                 part = first if u == 0 else put_batch(setup.mesh, batch.rows(u * rows, (u + 1) * rows))
