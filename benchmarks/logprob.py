@@ -148,6 +148,10 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def git(*args: str) -> str:
+    return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs=2, default=(2, 256), metavar=("B", "T"), help="default 2 256")
@@ -161,13 +165,14 @@ def main() -> None:
     if args.peak:
         measure_peak(args)
         return
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    changed = git("status", "--porcelain", "--", "kernels_pallas/logprob", "benchmarks/logprob.py")
     result = {
         "benchmark": "token_logprobs: value and gradient with respect to hidden and unembed, float32",
         "shape": {"B": args.tokens[0], "T": args.tokens[1], "D": args.width, "V": args.vocab},
         "chunk": args.chunk or "auto",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit,
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted": changed.splitlines(),  # the measured files that differ from that commit
         "hardware": hardware(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": version("jaxlib")},
         "load_average_before": os.getloadavg(),

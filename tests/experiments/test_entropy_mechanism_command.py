@@ -15,7 +15,7 @@ EVALUATED = {
     "eval/length",
     "time/eval_s",
     *(f"eval/accuracy/{task}" for task in ("dyck_language", "dyck_language_errors", "boolean_expressions")),
-    *(f"eval/accuracy/{task}" for task in ("math_path", "word_sorting", "kukurasu")),
+    *(f"eval/accuracy/{task}" for task in ("math_path", "kukurasu")),
 }
 TRAINED = {
     *("reward/mean", "reward/errors", "reward/timeouts", "reward/nonfinite"),

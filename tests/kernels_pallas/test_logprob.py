@@ -113,22 +113,23 @@ def test_bfloat16_inputs_accumulate_in_float32(dtypes, chunk):
     chex.assert_trees_all_close(jax.tree.map(lambda g: g.astype(jnp.float32), grads), want_grads, rtol=8e-3, atol=4e-2)
 
 
-@pytest.mark.parametrize("chunk", [10, 64], ids=["chunks", "one_chunk"])
-@pytest.mark.parametrize("used", ["logp", "entropy"])
-def test_gradient_of_one_output_alone(used, chunk):
-    # Leaves the other cotangent symbolically zero, which the backward pass treats apart.
+@pytest.mark.parametrize(
+    ("used", "chunk", "remat"),
+    [("logp", 10, False), ("logp", 64, True), ("entropy", 10, True), ("entropy", 64, False)],
+)
+def test_gradient_of_one_output_alone(used, chunk, remat):
+    # Leaves the other cotangent symbolically zero, which the backward pass treats apart, also inside jax.checkpoint.
     hidden, unembed, targets, weights = make((3, 5, 7, 37))
-    weights[1 if used == "logp" else 0] = 0.0
+    i = ("logp", "entropy").index(used)
+    weights[1 - i] = 0.0
 
-    def loss(hidden, unembed, chunk):
+    def loss(hidden, unembed):
         out = token_logprobs(hidden, unembed, targets, 0.6, chunk=chunk, entropy_temperature=1.0)
-        i = 0 if used == "logp" else 1
         return jnp.sum(weights[i] * out[i])
 
     want = float64_truth(hidden, unembed, targets, weights, 0.6, 1.0)[1]
-    for fn in (loss, jax.checkpoint(loss, static_argnums=2)):
-        got = jax.jit(jax.grad(fn, (0, 1)), static_argnums=2)(hidden, unembed, chunk)
-        chex.assert_trees_all_close(got, jax.tree.map(np.float32, want), **CLOSE)
+    got = jax.jit(jax.grad(jax.checkpoint(loss) if remat else loss, (0, 1)))(hidden, unembed)
+    chex.assert_trees_all_close(got, jax.tree.map(np.float32, want), **CLOSE)
 
 
 def test_finite_differences_of_the_chunked_gradient():
