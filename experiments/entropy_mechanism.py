@@ -67,7 +67,7 @@ smoke = dataclasses.replace(
     warm_start=WarmStart(steps=4, batch=8),
     steps=2,
     rollout=dataclasses.replace(tiny.rollout, prompts=4, samples=4, updates=2),
-    evaluation=Evaluation(questions=6, samples=4, every=1),
+    evaluation=Evaluation(questions=8, samples=4, every=1),
     checkpoint_every=1,
 )
 

@@ -38,11 +38,19 @@ def prompts(count: int, seed: int = 0, longest: int = 12) -> list[list[int]]:
 
 
 def naive_greedy(model, prompt: list[int], limit: int) -> list[int]:
-    """Recompute everything for every token."""
+    """Recompute everything for every token, padded on the right so that there is one shape to compile."""
+    graphdef, params = nnx.split(model)
+    room = 12 + limit
+
+    @jax.jit
+    def logits(params, tokens):
+        model = nnx.merge(graphdef, params)
+        return model(tokens, jnp.arange(room)[None])[0][0] @ model.unembed
+
     tokens = list(prompt)
     while len(tokens) < len(prompt) + limit:
-        hidden, _ = model(jnp.array([tokens]), jnp.arange(len(tokens))[None])
-        tokens.append(int(jnp.argmax(hidden[0, -1] @ model.unembed)))
+        padded = jnp.array([tokens + [0] * (room - len(tokens))])
+        tokens.append(int(jnp.argmax(logits(params, padded)[len(tokens) - 1])))
         if tokens[-1] == 1:
             break
     return tokens[len(prompt) :]
