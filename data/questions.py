@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar, cast
 
 import grain
@@ -74,11 +75,15 @@ class JsonLines:
 
     def build(self) -> "RecordedQuestions":
         """Raises ValueError for a missing column, an empty file, or too few lines."""
+        if self.heldout < 1:
+            raise ValueError(f"data.heldout={self.heldout} keeps no line for evaluation. Use at least 1.")
+        if not Path(self.path).is_file():
+            raise ValueError(f"data.path={self.path!r}: there is no such file in {Path.cwd()}.")
         samples = from_jsonl(self.path, {"question": self.question, "answer": self.answer}, task="jsonl")
         if len(samples) <= self.heldout:
             raise ValueError(
                 f"{self.path} has {len(samples)} lines, which leaves nothing to train on after data.heldout={self.heldout}. "
-                f"Use data.heldout={len(samples) // 5}, or give more lines."
+                f"Use data.heldout={max(len(samples) // 5, 1)}, or give more lines."
             )
         return RecordedQuestions(tuple(samples[: -self.heldout]), tuple(samples[-self.heldout :]), self.response)
 

@@ -5,6 +5,7 @@ GRPO: arXiv:2402.03300. Read this file for the order of things, `rl/arm.py` for 
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -80,21 +81,33 @@ class GRPO:
         """
         self.validate()
         mesh = self.mesh.build()
-        for rows, field in (
-            (self.rollout.prompts * self.rollout.samples // self.rollout.updates, "rollout rows per update"),
-            (self.warm_start.batch, "warm_start.batch"),
-        ):
-            check_batch(rows, mesh, field)
+        roll, shards = self.rollout, mesh.shape["data"] * mesh.shape["fsdp"]
+        if roll.prompts * roll.samples % (roll.updates * shards):
+            raise UserError(
+                f"rollout.prompts={roll.prompts} x samples={roll.samples} in updates={roll.updates} parts cannot be split over "
+                f"{shards} devices (mesh data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']}). "
+                f"Use rollout.prompts={roll.updates * shards}, or set mesh.data=1 and mesh.fsdp=1."
+            )
+        check_batch(self.warm_start.batch, mesh, "warm_start.batch")
         questions: Questions = self.data.build()
-        examples = questions.demonstrations(seed=self.seed, batch=256, noise=0.0)[0] if self.tokenizer.merges else ()
+        if self.warm_start.steps:  # data without worked examples says so here
+            questions.demonstrations(seed=self.seed, batch=self.warm_start.batch, noise=self.warm_start.noise)
         return Setup(
             mesh=mesh,
             questions=questions,
-            tokenizer=self.tokenizer.build(sample.question + text for sample, text in examples),
+            heldout=questions.heldout(count=self.evaluation.questions, seed=self.seed),
+            tokenizer=self.tokenizer.build(self._texts(questions) if self.tokenizer.merges else ()),
             model=self.model,
             engine_config=self.engine_config(),
             key=jax.random.key(self.seed),
         )
+
+    def _texts(self, questions: Questions) -> Sequence[str]:
+        """What the merges of the tokenizer are learnt from: worked examples, or questions where nothing is to be imitated."""
+        if not self.warm_start.steps:
+            return [sample.question for sample in questions.train(seed=self.seed, batch=256)[0]]
+        examples = questions.demonstrations(seed=self.seed, batch=256, noise=0.0)[0]
+        return [sample.question + text for sample, text in examples]
 
     def validate(self) -> None:
         """Check the numbers; raises UserError."""
@@ -125,16 +138,31 @@ class GRPO:
         names = [arm.name for arm in self.arms]
         if not names or len(set(names)) != len(names) or WARM_START in names:
             raise UserError(f"arms={names} need different names, at least one, and none may be {WARM_START!r}.")
+        for name in names:
+            if not re.fullmatch(r"[\w-]+", name) or name == "lock":
+                raise UserError(
+                    f"arm {name!r} cannot be a folder of the run. Use letters, digits, _ and - in its name, such as 'kl_cov'."
+                )
         if self.steps < 1 or self.evaluation.questions < 1 or self.evaluation.samples < 1 or self.evaluation.every < 1:
             raise UserError(
                 f"steps={self.steps}, evaluation.questions={self.evaluation.questions}, samples={self.evaluation.samples} "
                 f"and every={self.evaluation.every} must all be at least 1."
             )
-        for arm in self.arms:
-            arm.loss.build()
+        if self.warm_start.steps < 0 or not 0 <= self.warm_start.noise <= 1:
+            raise UserError(
+                f"warm_start.steps={self.warm_start.steps} must be at least 0, and noise={self.warm_start.noise} from 0 to 1."
+            )
+        if self.reward_workers < 1 or not self.reward_timeout_s > 0:
+            raise UserError(
+                f"reward_workers={self.reward_workers} must be at least 1, and reward_timeout_s={self.reward_timeout_s} "
+                "positive. Use 1 and 2.0."
+            )
+        for part in (self.warm_start.optimizer, self.optimizer, *(arm.loss for arm in self.arms)):
+            part.build()  # now, and not after the warm start
 
     def run(self, run: RunDir) -> None:
         """Start or continue: every stage that is not done."""
+        self.validate()
         plan = [(WARM_START, self.warm_start.steps), *((arm.name, self.steps) for arm in self.arms)]
         with Console(stages=plan) as console, self._pool(self.reward) as pool:
             with console.status("preparing model, tokenizer and questions"):
@@ -145,7 +173,7 @@ class GRPO:
                 score = self.evaluation.score
                 evaluator = Evaluator(
                     self.evaluation,
-                    setup.questions.heldout(count=self.evaluation.questions, seed=self.seed),
+                    setup.heldout,
                     setup.tokenizer,
                     pool if score is None else stack.enter_context(self._pool(score)),
                     setup.purpose_key("evaluation"),
@@ -182,7 +210,7 @@ class GRPO:
     def engine_config(self) -> EngineConfig:
         """Shapes of rollouts and evaluations: groups share a prefill, greedy answers go one by one."""
         return EngineConfig(
-            rows=self.rollout.prompts * self.rollout.samples,
+            rows=max(self.rollout.prompts * self.rollout.samples, self.evaluation.samples),
             prompt_buckets=(self.rollout.max_prompt,),
             group_sizes=tuple(sorted({1, self.rollout.samples, self.evaluation.samples})),
             max_new_tokens=self.rollout.max_new_tokens,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from framework.errors import UserError
 from framework.inference import Completion, Engine, Request
 from framework.sample import Sample
 from models.tokenizer import TextTokenizer
@@ -52,8 +53,18 @@ def respond(
     key: jax.Array,
     timer: Timer,
 ) -> Responses:
-    """Answer each question `samples` times and judge every answer. The request id is the place of the question in the batch."""
+    """Answer each question `samples` times and judge every answer. The request id is the place of the question in the batch.
+
+    Raises:
+        UserError: a question longer than the engine's prompts.
+    """
     prompts = [tokenizer.encode(question.question) for question in questions]
+    longest, room = max(map(len, prompts)), max(engine.config.prompt_buckets)
+    if longest > room:
+        raise UserError(
+            f"A question of task {questions[list(map(len, prompts)).index(longest)].task!r} has {longest} tokens, but "
+            f"rollout.max_prompt={room}. Use rollout.max_prompt={longest}, or shorter questions."
+        )
     requests = [
         Request(id=i, prompt=prompt, samples=samples, temperature=temperature) for i, prompt in enumerate(prompts)
     ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 
 from framework.inference import Engine, EngineConfig
 from framework.mesh import abstract_tree, shard_tree
+from framework.sample import Sample
 from framework.state import TrainState
 from models.decoder import DecoderConfig
 from models.tokenizer import TextTokenizer
@@ -26,6 +28,7 @@ class Setup:
 
     mesh: Mesh
     questions: Questions
+    heldout: Sequence[Sample]
     tokenizer: TextTokenizer
     model: DecoderConfig
     engine_config: EngineConfig
@@ -45,9 +48,12 @@ class Setup:
 
     def new_params(self) -> nnx.State:
         """Random weights, each shard made on its own device."""
-        key = self.purpose_key("init")
+        return self._init(self.purpose_key("init"))
+
+    @functools.cached_property
+    def _init(self) -> Callable[[jax.Array], nnx.State]:
         shardings = shard_tree(self.mesh, nnx.state(self._abstract_model()))
-        return jax.jit(lambda: nnx.state(self.model.build(key)), out_shardings=shardings)()
+        return jax.jit(lambda key: nnx.state(self.model.build(key)), out_shardings=shardings)
 
     def new_state(self, params: nnx.State, tx: optax.GradientTransformation) -> TrainState:
         """A state before its first update. The weights are copied: the state is donated step by step, `params` stay."""

@@ -47,11 +47,13 @@ def run_warm_start(
         functools.partial(budget.counted(supervised_step, "supervised step"), setup.graphdef, tx=tx),
         donate_argnums=0,
     )
-    stream = setup.questions.demonstrations(
-        seed=config.seed, batch=config.warm_start.batch, noise=config.warm_start.noise
-    )
+    source = config.warm_start
+    stream = None
+    if source.steps:  # without any, the questions need no worked examples
+        stream = setup.questions.demonstrations(seed=config.seed, batch=source.batch, noise=source.noise)
 
     def step_fn(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
+        assert stream is not None
         timer = Timer()
         with timer("data"):
             batch = demonstration_batch(config, setup.tokenizer, stream[step])
@@ -74,6 +76,8 @@ def run_warm_start(
             evaluate_every=config.warm_start.steps,
             checkpoint_every=config.checkpoint_every * 5,
         )
+        if not checkpoints.steps():
+            checkpoints.save(0, state)  # steps=0: the arms and `generate` start from the random weights
     stage.mark_done({"steps": config.warm_start.steps})
     return state.params  # pyright: ignore[reportReturnType]
 

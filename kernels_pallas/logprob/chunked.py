@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 WHOLE = 2**23  # logits (tokens x vocabulary) up to which they are all kept, 32 MiB
-TILE = 2**21  # logits of one chunk beyond that, 8 MiB
+TILE = 2**20  # logits of one chunk beyond that, 4 MiB
 
 
 class _Softmax(NamedTuple):
@@ -186,17 +186,19 @@ _token_logprobs.defvjp(_fwd, _bwd, symbolic_zeros=True)
 
 
 def pick_chunk(tokens: int, vocab: int) -> int:
-    """Vocabulary columns at a time: all of them while the logits are small, else about 8 MiB of logits.
+    """Vocabulary columns at a time: all of them while the logits are small, else about 4 MiB of logits.
 
-    Measured on two CPU cores (`benchmarks/logprob.py`). Keeping the logits saves a quarter of the multiplications and
-    wins while they fit near the caches (4,096 tokens x 512 columns: 1.4 times faster than in chunks of 256); beyond,
-    chunks are as fast. Under 512 columns the matmuls lose efficiency, so many tokens use more than 8 MiB.
+    Measured on two CPU cores. Keeping the logits saves a quarter of the multiplications and wins while they fit near
+    the caches (4,096 tokens x 512 columns: 1.4 times faster than in chunks of 128); beyond, chunks are as fast. Under
+    512 columns the matmuls lose efficiency, so many tokens use more than 4 MiB; from there to 8192 the time is flat.
+    The chunk is an odd number of 128 columns: the transpose of dlogits that a [V, D] matrix needs is slow at a stride
+    that is a power of two (the whole pass by 15 %). Counts are of the whole batch, also when it is sharded.
     """
     if tokens * vocab <= WHOLE:
         return vocab
     most = min(max(TILE // tokens, 512), 8192)
-    chunks = -(-vocab // most)
-    return min(vocab, most, -(-vocab // chunks // 128) * 128)  # even chunks, not a sliver at the end
+    chunks = -(-vocab // most)  # even chunks, not a sliver at the end
+    return min(vocab, (-(-vocab // chunks // 128) | 1) * 128)
 
 
 def token_logprobs(

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from framework.errors import UserError
+
 if TYPE_CHECKING:
     from models.decoder.model import Decoder
 
@@ -50,7 +52,7 @@ class DecoderConfig:
         """Make a randomly initialised model.
 
         Raises:
-            ValueError: sizes that cannot work together.
+            UserError: sizes that cannot work together.
         """
         from models.decoder.model import Decoder  # the model reads this config: import here, not in a circle
 
@@ -58,21 +60,21 @@ class DecoderConfig:
         return Decoder(self, nnx.Rngs(params=key))
 
     def validate(self) -> None:
-        """Check that the sizes fit together; raises ValueError with the fix."""
+        """Check that the sizes fit together; raises UserError with the fix."""
         for field in ("vocab_size", "dim", "layers", "heads", "kv_heads", "head_dim", "mlp_dim"):
             if getattr(self, field) < 1:
-                raise ValueError(f"model.{field}={getattr(self, field)} must be at least 1.")
+                raise UserError(f"model.{field}={getattr(self, field)} must be at least 1.")
         if self.heads % self.kv_heads:
-            raise ValueError(
+            raise UserError(
                 f"model.heads={self.heads} query heads cannot share model.kv_heads={self.kv_heads} key/value heads evenly. "
                 f"Use a kv_heads that divides {self.heads}, for example model.kv_heads=1."
             )
         if self.head_dim % 2:
-            raise ValueError(
+            raise UserError(
                 f"model.head_dim={self.head_dim} is odd, but rotary positions turn pairs. Use {self.head_dim + 1}."
             )
         if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"model.dtype={self.dtype!r} is not supported. Use 'float32' or 'bfloat16'.")
+            raise UserError(f"model.dtype={self.dtype!r} is not supported. Use 'float32' or 'bfloat16'.")
 
     @property
     def compute_dtype(self) -> jnp.dtype:

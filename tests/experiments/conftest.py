@@ -86,6 +86,16 @@ def maypole(*words, cwd, code=0):
     return SimpleNamespace(stdout=out, stderr=err)
 
 
+def command(*words):
+    """A command in this process, in the current folder: its exit code. Quick, for mistakes that are found before a run."""
+    from framework.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("JAX_COMPILATION_CACHE_DIR", "TF_CPP_MIN_LOG_LEVEL"):  # the command sets them
+            patch.setenv(name, os.environ.get(name, ""))
+        return main([*map(str, words)])
+
+
 def wait_for_lines(process, path, count):
     """Until a file of the run has so many lines."""
     deadline = time.monotonic() + 240
@@ -127,5 +137,5 @@ def assert_same_run(config, got, want):
 @pytest.fixture(scope="session")
 def lab():
     """The helpers above; tests of other folders have a conftest of the same name, so that it cannot be imported."""
-    names = (train, start, maypole, wait_for_lines, rows, final_state, assert_same_run)
+    names = (train, start, maypole, command, wait_for_lines, rows, final_state, assert_same_run)
     return SimpleNamespace(MICRO=MICRO, **{function.__name__: function for function in names})
