@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from framework.allocator import keep_freed_memory
 from framework.cli import is_user_error
 from framework.cli_help import print_fields
 from framework.config import Spec, load_experiment
@@ -108,6 +109,7 @@ def _run_path(folder: Path, name: str | None, spec: Spec) -> Path:
 
 def prepare_jax() -> None:
     """Defaults jax reads when it is imported: compiled programs are kept between runs, and its C++ parts log less.
+    Freed memory is kept as well, see `framework.allocator`.
 
     Variables that are set already win. The cache is `$MAYPOLE_CACHE`, or `~/.cache/maypole/xla`.
     """
@@ -115,6 +117,7 @@ def prepare_jax() -> None:
     cache = os.environ.get("MAYPOLE_CACHE") or str(user_cache / "maypole" / "xla")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    keep_freed_memory()
     if "jax" in sys.modules:  # called from a notebook: jax has read its environment already
         import jax
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, Protocol
 
 import jax.numpy as jnp
 import optax
 
 from framework import state as state_lib
 from framework.errors import UserError
+
+
+class Optimizer(Protocol):
+    """A frozen dataclass of numbers that makes an optax transformation."""
+
+    def build(self) -> optax.GradientTransformation:
+        """Raises UserError for numbers that cannot work."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,22 @@ class AdamW:
             mask=decay_mask,
         )
         return optax.chain(optax.clip_by_global_norm(self.grad_clip), adamw) if self.grad_clip else adamw
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Plain gradient steps: parameters move in proportion to the gradient, which is what theory about a step assumes."""
+
+    lr: float = 0.1  # constant
+    grad_clip: float = 0.0  # largest global gradient norm; 0 turns clipping off
+
+    def build(self) -> optax.GradientTransformation:
+        if not self.lr > 0 or self.grad_clip < 0:
+            raise UserError(
+                f"lr={self.lr} must be positive, such as lr=0.1, and grad_clip={self.grad_clip} not negative (0: no clipping)."
+            )
+        sgd = optax.sgd(self.lr)
+        return optax.chain(optax.clip_by_global_norm(self.grad_clip), sgd) if self.grad_clip else sgd
 
 
 def decay_mask(params):

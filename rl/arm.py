@@ -51,7 +51,8 @@ def run_arm(
     if stage.done:
         return
     roll = config.rollout
-    tx = config.optimizer.build()
+    tx = config.optimizer_of(arm.name).build()
+    updates_a_step = roll.updates if arm.updates is None else arm.updates
     state = setup.new_state(params, tx)
     budget = TraceBudget()
     update = jax.jit(
@@ -66,7 +67,7 @@ def run_arm(
         donate_argnums=0,
     )
     stream = setup.questions.train(seed=config.seed, batch=roll.prompts)
-    rows = roll.prompts * roll.samples // roll.updates
+    rows = roll.prompts * roll.samples // updates_a_step
 
     def step_fn(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
         timer = Timer()
@@ -98,7 +99,7 @@ def run_arm(
             first = put_batch(setup.mesh, batch.rows(0, rows))
             before = np.mean([completion.entropy.mean() for completion in out.completions[:rows]])
             gaps, updates = [], []
-            for u in range(roll.updates):
+            for u in range(updates_a_step):
                 part = first if u == 0 else put_batch(setup.mesh, batch.rows(u * rows, (u + 1) * rows))
                 pick_key = jax.random.fold_in(jax.random.fold_in(setup.purpose_key("pick"), step), u)
                 state, update_metrics = update(state, part, pick_key)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from framework.optimizer import AdamW
+from framework.optimizer import AdamW, Optimizer
 from framework.sample import Sample, Stream
 from rl.losses import PolicyLoss
 
@@ -90,7 +90,7 @@ class WarmStart:
     """Worked examples a step."""
     noise: float = 0.0
     """Share of the examples whose final answer is wrong."""
-    optimizer: AdamW = AdamW(lr=2e-3, warmup_steps=20)
+    optimizer: Optimizer = AdamW(lr=2e-3, warmup_steps=20)
     """Learning rate and the like."""
 
 
@@ -102,3 +102,7 @@ class Arm:
     """Folder name of the arm."""
     loss: LossConfig
     """Policy loss: one of `rl.losses`, or a config of your own whose `build()` gives a `PolicyLoss`."""
+    updates: int | None = None
+    """Optimizer steps on each rollout of this arm; None: `rollout.updates`. With 1 every update is on-policy."""
+    optimizer: Optimizer | None = None
+    """This arm's own; None: the experiment's."""

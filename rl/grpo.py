@@ -15,7 +15,7 @@ from framework.errors import UserError
 from framework.experiment import Policy
 from framework.inference import EngineConfig
 from framework.mesh import MeshConfig, check_batch
-from framework.optimizer import AdamW
+from framework.optimizer import AdamW, Optimizer
 from framework.report import Section
 from framework.rundata import RunData
 from framework.rundir import RunDir, StageDir
@@ -62,7 +62,7 @@ class GRPO:
     """Rollouts an arm."""
     rollout: Rollout = Rollout()
     """Sampling and updates of one step."""
-    optimizer: AdamW = AdamW(lr=3e-4)
+    optimizer: Optimizer = AdamW(lr=3e-4)
     """Of the reinforcement-learning updates."""
     evaluation: Evaluation = Evaluation()
     """Held-out accuracy."""
@@ -82,12 +82,13 @@ class GRPO:
         self.validate()
         mesh = self.mesh.build()
         roll, shards = self.rollout, mesh.shape["data"] * mesh.shape["fsdp"]
-        if roll.prompts * roll.samples % (roll.updates * shards):
-            raise UserError(
-                f"rollout.prompts={roll.prompts} x samples={roll.samples} in updates={roll.updates} parts cannot be split over "
-                f"{shards} devices (mesh data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']}). "
-                f"Use rollout.prompts={roll.updates * shards}, or set mesh.data=1 and mesh.fsdp=1."
-            )
+        for updates in self._all_updates():
+            if roll.prompts * roll.samples % (updates * shards):
+                raise UserError(
+                    f"rollout.prompts={roll.prompts} x samples={roll.samples} in updates={updates} parts cannot be split over "
+                    f"{shards} devices (mesh data={mesh.shape['data']}, fsdp={mesh.shape['fsdp']}). "
+                    f"Use rollout.prompts={updates * shards}, or set mesh.data=1 and mesh.fsdp=1."
+                )
         check_batch(self.warm_start.batch, mesh, "warm_start.batch")
         questions: Questions = self.data.build()
         if self.warm_start.steps:  # data without worked examples says so here
@@ -121,11 +122,14 @@ class GRPO:
         for field in ("prompts", "max_prompt", "max_new_tokens", "updates", "microbatches"):
             if getattr(roll, field) < 1:
                 raise UserError(f"rollout.{field}={getattr(roll, field)} must be at least 1.")
-        if rows % (roll.updates * roll.microbatches):
-            raise UserError(
-                f"rollout.prompts x samples = {rows} responses cannot be split into updates={roll.updates} x "
-                f"microbatches={roll.microbatches} equal parts. Use rollout.prompts={roll.updates * roll.microbatches}."
-            )
+        for updates in self._all_updates():
+            if updates < 1:
+                raise UserError(f"An arm has updates={updates}; it must be at least 1, or None for rollout.updates.")
+            if rows % (updates * roll.microbatches):
+                raise UserError(
+                    f"rollout.prompts x samples = {rows} responses cannot be split into updates={updates} x "
+                    f"microbatches={roll.microbatches} equal parts. Use rollout.prompts={updates * roll.microbatches}."
+                )
         if not roll.temperature > 0:
             raise UserError(
                 f"rollout.temperature={roll.temperature} cannot explore. Use a positive number, such as 1.0."
@@ -157,8 +161,19 @@ class GRPO:
                 f"reward_workers={self.reward_workers} must be at least 1, and reward_timeout_s={self.reward_timeout_s} "
                 "positive. Use 1 and 2.0."
             )
-        for part in (self.warm_start.optimizer, self.optimizer, *(arm.loss for arm in self.arms)):
+        stages = [WARM_START, *names]
+        for part in (*(self.optimizer_of(stage) for stage in stages), *(arm.loss for arm in self.arms)):
             part.build()  # now, and not after the warm start
+
+    def _all_updates(self) -> list[int]:
+        return sorted({self.rollout.updates, *(arm.updates for arm in self.arms if arm.updates is not None)})
+
+    def optimizer_of(self, stage: str) -> Optimizer:
+        """The optimizer config of the warm start or of an arm."""
+        if stage == WARM_START:
+            return self.warm_start.optimizer
+        own = next((arm.optimizer for arm in self.arms if arm.name == stage), None)
+        return self.optimizer if own is None else own
 
     def run(self, run: RunDir) -> None:
         """Start or continue: every stage that is not done."""
@@ -204,8 +219,7 @@ class GRPO:
 
     def policy(self, stage: StageDir) -> Policy:
         """Generate text from a stage's newest checkpoint."""
-        optimizer = self.warm_start.optimizer if stage.name == WARM_START else self.optimizer
-        return StagePolicy(self.build(), optimizer.build(), stage)
+        return StagePolicy(self.build(), self.optimizer_of(stage.name).build(), stage)
 
     def engine_config(self) -> EngineConfig:
         """Shapes of rollouts and evaluations: groups share a prefill, greedy answers go one by one."""

@@ -5,6 +5,7 @@ import inspect
 import multiprocessing.context
 import multiprocessing.popen_spawn_posix
 import multiprocessing.spawn
+import multiprocessing.synchronize
 import signal
 import sys
 import threading
@@ -88,3 +89,14 @@ class SpawnWithoutMain(multiprocessing.context.SpawnContext):
     """A multiprocessing context: fresh processes (forking is unsafe once jax has threads), and no import of `__main__`."""
 
     Process = _Process
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locks: list[multiprocessing.synchronize.RLock] = []
+
+    def RLock(self) -> multiprocessing.synchronize.RLock:
+        # A lock's name goes with its last reference, and pebble drops its own before it ends the workers: one that is still
+        # starting would not find it and print a traceback. With the name there, it finds its pipe closed and leaves quietly.
+        lock = super().RLock()
+        self._locks.append(lock)
+        return lock

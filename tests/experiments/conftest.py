@@ -116,8 +116,8 @@ def final_state(config, stage):
     from framework.checkpoint import Checkpoints
     from framework.state import leaves
 
-    optimizer = config.warm_start.optimizer if stage.name == "warm_start" else config.optimizer
-    restored = Checkpoints(stage.checkpoints_path).restore_latest(config.build().abstract_state(optimizer.build()))
+    tx = config.optimizer_of(stage.name).build()
+    restored = Checkpoints(stage.checkpoints_path).restore_latest(config.build().abstract_state(tx))
     assert restored is not None
     return restored[0], {leaf.name: np.asarray(leaf.value) for leaf in leaves(restored[1])}
 

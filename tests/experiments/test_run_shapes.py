@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from framework.mesh import MeshConfig
-from rl.config import Evaluation, WarmStart
+from framework.optimizer import SGD
+from rl.config import Arm, Evaluation, WarmStart
+from rl.losses import Unclipped
 from rl.setup import Setup
 
 
@@ -37,6 +39,16 @@ def test_one_step_one_update_one_arm_and_other_groups_for_evaluation(lab, micro,
     assert run.stage("unclipped").done
     assert after["eval/count"] == before["eval/count"] == 5
     assert after["param/norm"] > 0
+
+
+def test_an_arm_with_one_update_a_rollout_is_on_policy_and_moves_by_its_own_optimizer(lab, micro, tmp_path):
+    arm = Arm(name="on_policy", loss=Unclipped(), updates=1, optimizer=SGD(lr=0.5))
+    run = lab.train(small(micro, arms=(arm,)), tmp_path / "run")
+    line = lab.rows(run.stage("on_policy").metrics_path)[-1]
+    assert line["policy/abs_log_ratio"] < 1e-5
+    assert math.isclose(line["update/norm"], 0.5 * line["grad/norm"], rel_tol=1e-5)
+    policy = small(micro, arms=(arm,)).policy(run.stage("on_policy"))  # its checkpoint holds the state of SGD
+    assert len(policy.generate(["dyck (["], samples=1, temperature=1.0, max_tokens=5, seed=0)) == 1
 
 
 def test_a_run_without_a_warm_start_can_be_resumed_and_asked(lab, micro, tmp_path):

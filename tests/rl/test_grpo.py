@@ -8,7 +8,7 @@ import pytest
 from data.questions import JsonLines, SynLogic
 from experiments.entropy_mechanism import paper, smoke, tiny
 from framework.mesh import MeshConfig
-from framework.optimizer import AdamW
+from framework.optimizer import SGD, AdamW
 from models.tokenizer import ByteTokenizer
 from rl.config import Arm, Evaluation, Rollout, WarmStart
 from rl.losses import KLCov, Unclipped
@@ -49,6 +49,9 @@ def test_the_shipped_variants_pass_the_checks(config):
         ({"arms": (arm(""),)}, "arm '' cannot be a folder"),
         ({"arms": (arm("lock"),)}, "arm 'lock' cannot be a folder"),
         ({"arms": (Arm(name="a", loss=KLCov(frac=20)),)}, "from_percent"),
+        ({"arms": (Arm(name="a", loss=Unclipped(), updates=0),)}, "updates=0; it must be at least 1"),
+        ({"arms": (Arm(name="a", loss=Unclipped(), updates=3),)}, r"updates=3.*Use rollout\.prompts=3"),
+        ({"arms": (Arm(name="a", loss=Unclipped(), optimizer=SGD(lr=0.0)),)}, r"lr=0\.0 must be positive"),
         ({"steps": 0}, "steps=0.*at least 1"),
         ({"evaluation": Evaluation(questions=0)}, r"evaluation\.questions=0"),
         ({"evaluation": Evaluation(questions=6, every=0)}, "every=0"),
@@ -99,6 +102,14 @@ def test_recorded_questions_without_worked_ones_need_a_run_without_a_warm_start(
         config, tokenizer=ByteTokenizer(merges=4), model=dataclasses.replace(config.model, vocab_size=288)
     )
     assert merged.build().tokenizer.decode(merged.build().tokenizer.encode("12?")) == "12?"
+
+
+def test_an_arm_may_have_its_own_optimizer():
+    own = Arm(name="own", loss=Unclipped(), updates=1, optimizer=SGD(lr=0.5))
+    config = dataclasses.replace(smoke, arms=(arm("plain"), own))
+    stages = ("warm_start", "plain", "own")
+    wanted = [smoke.warm_start.optimizer, smoke.optimizer, SGD(lr=0.5)]
+    assert [config.optimizer_of(stage) for stage in stages] == wanted
 
 
 def test_building_twice_gives_the_same_weights_and_purposes_have_keys_of_their_own():
