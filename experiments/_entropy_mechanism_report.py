@@ -77,7 +77,8 @@ def _covariance_section(arms: Sequence[Arm]) -> Section:
         for stage in arm.stages:
             found = correlations(stage)
             _, change = stage.metrics.series("policy/entropy_change")
-            rows.append([arm.label, stage.run, *(found[name] for name in COVARIANCES), float(change.sum())])
+            positive = float(100 * np.mean(stage.metrics.series("policy/cov_mean")[1] > 0))
+            rows.append([arm.label, stage.run, *(found[name] for name in COVARIANCES), positive, float(change.sum())])
     return Section(
         "Entropy change against covariance",
         "To first order a softmax policy loses entropy in step with the covariance of log-probability and advantage. Each point "
@@ -89,13 +90,14 @@ def _covariance_section(arms: Sequence[Arm]) -> Section:
                 "Run",
                 "Pearson r, token covariance",
                 "Pearson r, group covariance",
+                "Steps with token covariance > 0 (%)",
                 "Entropy change, sum (nats/token)",
             ],
             rows,
-            align="llrrr",
+            align="llrrrr",
         ),
-        "Several Adam updates a step, so that the first-order relation is only approximate; it is exact for a tabular policy, "
-        "which a unit test shows.",
+        "The relation is exact for a tabular policy and one small gradient step, which a unit test shows. Here all tokens share "
+        "one network, and all arms but the on-policy one take several Adam steps on a rollout.",
     )
 
 

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from experiments._entropy_mechanism_report import correlations, fit_law
+from framework.config_text import diff_json, to_json
+from framework.errors import UserError
 from framework.experiment import Claim
+from framework.report import write_report
 from framework.rundata import RunData, StageData, load_run
 from framework.rundir import RunDir, write_atomic
 from rl.grpo import GRPO
@@ -31,8 +34,15 @@ def reproduce_claims(config: GRPO, claims: Sequence[Claim], *, out: Path, result
         overrides = (f"--seed={seed}",)
         started = (path / "config.json").is_file()
         run = RunDir.open(path) if started else RunDir.create(path, seeded, "entropy_mechanism:all_arms", overrides)
-        seeded.run(run)
+        changes = diff_json(run.stored_config, json.loads(json.dumps(to_json(seeded))))
+        if changes:
+            raise UserError(
+                f"{path} was started with another config: {'; '.join(changes)}. Move it away, or give another folder: --out DIR."
+            )
+        with run.lock():
+            seeded.run(run)
         runs[seed] = load_run(path, order=[arm.name for arm in config.arms])
+    print(write_report(list(runs.values()), out / "report.html", sections=config.sections(list(runs.values()))))
     measured = collect(runs, claims, [arm.name for arm in config.arms])
     results.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(results, json.dumps(measured, indent=1, allow_nan=False) + "\n")
@@ -72,6 +82,8 @@ def _measure(run: RunData, stage: StageData) -> dict[str, float | None]:
         "logp_gap_max": float(stage.metrics.series("sampler/logp_gap_max")[1].max()),
         "pearson_token_covariance": r["policy/cov_mean"],
         "pearson_group_covariance": r["policy/cov_group"],
+        "positive_token_covariance": _positive(stage, "policy/cov_mean"),
+        "positive_group_covariance": _positive(stage, "policy/cov_group"),
         "law_a": fit.law.a if fit.law else math.nan,
         "law_b": fit.law.b if fit.law else math.nan,
         "law_r2": fit.law.r2 if fit.law else math.nan,
@@ -80,6 +92,11 @@ def _measure(run: RunData, stage: StageData) -> dict[str, float | None]:
         "wall_time_s": stage.metrics.elapsed_s,
     }
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _positive(stage: StageData, name: str) -> float:
+    """Share of the steps in which a covariance is positive: the theory then says that entropy falls."""
+    return float(np.mean(stage.metrics.series(name)[1] > 0))
 
 
 def _means(by_seed: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float | None]]:
@@ -123,6 +140,7 @@ _SHOWN = {
     "final_entropy": ("Entropy (nats/token)", 1),
     "pearson_token_covariance": ("Pearson r, token cov.", 1),
     "pearson_group_covariance": ("Pearson r, group cov.", 1),
+    "positive_token_covariance": ("Steps with token cov. > 0 (%)", 100),
     "law_r2": ("R² of the law", 1),
     "forecast_rmse": ("Forecast RMSE (points)", 100),
     "forecast_naive_rmse": ("Last-value RMSE (points)", 100),

@@ -140,10 +140,14 @@ def _mesh_axes(logical: str | None) -> tuple[str, ...]:
     return () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
 
 
+def batch_shards(mesh: Mesh) -> int:
+    """Number of parts the rows of a batch are split into."""
+    return math.prod(mesh.shape[axis] for axis in _mesh_axes("batch"))
+
+
 def check_batch(batch: int, mesh: Mesh, field: str = "batch_size") -> None:
     """Refuse a batch whose rows cannot be dealt out evenly. `field` is the config field to name in the error."""
-    axes = _mesh_axes("batch")
-    shards = math.prod(mesh.shape[axis] for axis in axes)
+    axes, shards = _mesh_axes("batch"), batch_shards(mesh)
     if batch % shards or batch < 1:
         split = ", ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
         raise UserError(

@@ -15,8 +15,8 @@ from framework.errors import UserError
 class Optimizer(Protocol):
     """A frozen dataclass of numbers that makes an optax transformation."""
 
-    def build(self) -> optax.GradientTransformation:
-        """Raises UserError for numbers that cannot work."""
+    def build(self, total_steps: int | None = None) -> optax.GradientTransformation:
+        """`total_steps`: length of the run in updates, for schedules. Raises UserError for numbers that cannot work."""
         ...
 
 
@@ -31,7 +31,7 @@ class AdamW:
     grad_clip: float = 1.0  # largest global gradient norm; 0 turns clipping off
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up; the last two end at 0
     warmup_steps: int = 0
-    total_steps: int | None = None  # where "linear" and "cosine" reach 0, warm-up included
+    total_steps: int | None = None  # where "linear" and "cosine" reach 0, warm-up included; None: at the end of the run
 
     def learning_rate(self) -> optax.Schedule:
         """Learning rate as a function of the number of finished updates (0 for the first)."""
@@ -40,7 +40,8 @@ class AdamW:
         if self.schedule != "constant" and (self.total_steps is None or self.total_steps <= self.warmup_steps):
             raise UserError(
                 f"schedule={self.schedule!r} needs to know when to reach 0, but total_steps={self.total_steps} with "
-                f"warmup_steps={self.warmup_steps}. Set total_steps to the number of updates, or use schedule='constant'."
+                f"warmup_steps={self.warmup_steps}. Set total_steps to the number of updates, use fewer warmup_steps, or "
+                "schedule='constant'."
             )
         decay_steps = max((self.total_steps or 0) - self.warmup_steps, 1)
 
@@ -56,7 +57,9 @@ class AdamW:
 
         return rate
 
-    def build(self) -> optax.GradientTransformation:
+    def build(self, total_steps: int | None = None) -> optax.GradientTransformation:
+        if self.total_steps is None and total_steps is not None and self.schedule != "constant":
+            return dataclasses.replace(self, total_steps=total_steps).build()
         if not self.lr > 0:
             raise UserError(f"lr={self.lr} trains nothing. Use a positive learning rate, such as lr=1e-3.")
         if self.warmup_steps < 0 or self.grad_clip < 0 or self.weight_decay < 0:
@@ -82,7 +85,8 @@ class SGD:
     lr: float = 0.1  # constant
     grad_clip: float = 0.0  # largest global gradient norm; 0 turns clipping off
 
-    def build(self) -> optax.GradientTransformation:
+    def build(self, total_steps: int | None = None) -> optax.GradientTransformation:
+        del total_steps  # the rate is constant
         if not self.lr > 0 or self.grad_clip < 0:
             raise UserError(
                 f"lr={self.lr} must be positive, such as lr=0.1, and grad_clip={self.grad_clip} not negative (0: no clipping)."

@@ -51,7 +51,7 @@ def run_arm(
     if stage.done:
         return
     roll = config.rollout
-    tx = config.optimizer_of(arm.name).build()
+    tx = config.optimizer_of(arm.name)
     updates_a_step = roll.updates if arm.updates is None else arm.updates
     state = setup.new_state(params, tx)
     budget = TraceBudget()

@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Sequence
 
 import jax
+import optax
 
 from framework.console import Console
 from framework.errors import UserError
 from framework.experiment import Policy
 from framework.inference import EngineConfig
-from framework.mesh import MeshConfig, check_batch
+from framework.mesh import MeshConfig, batch_shards, check_batch
 from framework.optimizer import AdamW, Optimizer
 from framework.report import Section
 from framework.rundata import RunData
@@ -81,7 +82,7 @@ class GRPO:
         """
         self.validate()
         mesh = self.mesh.build()
-        roll, shards = self.rollout, mesh.shape["data"] * mesh.shape["fsdp"]
+        roll, shards = self.rollout, batch_shards(mesh)
         for updates in self._all_updates():
             if roll.prompts * roll.samples % (updates * shards):
                 raise UserError(
@@ -162,18 +163,21 @@ class GRPO:
                 "positive. Use 1 and 2.0."
             )
         stages = [WARM_START, *names]
-        for part in (*(self.optimizer_of(stage) for stage in stages), *(arm.loss for arm in self.arms)):
-            part.build()  # now, and not after the warm start
+        for stage in stages:  # now, and not after the warm start
+            self.optimizer_of(stage)
+        for arm in self.arms:
+            arm.loss.build()
 
     def _all_updates(self) -> list[int]:
         return sorted({self.rollout.updates, *(arm.updates for arm in self.arms if arm.updates is not None)})
 
-    def optimizer_of(self, stage: str) -> Optimizer:
-        """The optimizer config of the warm start or of an arm."""
+    def optimizer_of(self, stage: str) -> optax.GradientTransformation:
+        """The optimizer of the warm start or of an arm; a schedule without an end of its own ends with the stage."""
         if stage == WARM_START:
-            return self.warm_start.optimizer
-        own = next((arm.optimizer for arm in self.arms if arm.name == stage), None)
-        return self.optimizer if own is None else own
+            return self.warm_start.optimizer.build(self.warm_start.steps or 2**31)  # without steps no rate is ever used
+        arm = next((arm for arm in self.arms if arm.name == stage), None)
+        own, updates = (None, None) if arm is None else (arm.optimizer, arm.updates)
+        return (own or self.optimizer).build(self.steps * (updates or self.rollout.updates))
 
     def run(self, run: RunDir) -> None:
         """Start or continue: every stage that is not done."""
@@ -219,7 +223,7 @@ class GRPO:
 
     def policy(self, stage: StageDir) -> Policy:
         """Generate text from a stage's newest checkpoint."""
-        return StagePolicy(self.build(), self.optimizer_of(stage.name).build(), stage)
+        return StagePolicy(self.build(), self.optimizer_of(stage.name), stage)
 
     def engine_config(self) -> EngineConfig:
         """Shapes of rollouts and evaluations: groups share a prefill, greedy answers go one by one."""

@@ -34,7 +34,7 @@ def run_warm_start(
     config: "GRPO", setup: Setup, stage: StageDir, *, engine: Engine, evaluator: Evaluator, console: Console
 ) -> nnx.State:
     """Train (or continue, or just load) the warm start; returns its weights."""
-    tx = config.warm_start.optimizer.build()
+    tx = config.optimizer_of(WARM_START)
     checkpoints = Checkpoints(stage.checkpoints_path)
     if stage.done:
         restored = checkpoints.restore_latest(setup.abstract_state(tx))

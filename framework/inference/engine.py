@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from framework.errors import UserError
 from framework.inference.decode import DecodeBatch, Decoded, decode
 from framework.inference.types import Completion, Request
-from framework.mesh import put_batch
+from framework.mesh import batch_shards, put_batch
 from framework.retrace import TraceBudget
 
 __all__ = ["Engine", "EngineConfig"]
@@ -132,7 +132,9 @@ class Engine:
                 yield bucket, samples, queue[start : start + size]
 
     def _prompts_per_call(self, samples: int) -> int:
-        return max(self.config.rows // samples, 1)
+        """At least one a device: prompts are dealt out over the mesh, and places without one are empty rows."""
+        shards = 1 if self.mesh is None else batch_shards(self.mesh)
+        return _round_up(max(self.config.rows // samples, 1), shards)
 
     def _arrays(self, batch: Sequence["_Prompt"], bucket: int, samples: int) -> DecodeBatch:
         size = self._prompts_per_call(samples)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import pytest
 
 from data.questions import JsonLines, SynLogic
@@ -104,12 +105,27 @@ def test_recorded_questions_without_worked_ones_need_a_run_without_a_warm_start(
     assert merged.build().tokenizer.decode(merged.build().tokenizer.encode("12?")) == "12?"
 
 
-def test_an_arm_may_have_its_own_optimizer():
+def test_an_arm_may_have_its_own_optimizer_and_schedules_end_with_the_stage():
+    """What each stage subtracts for a gradient of 1 at its first and its last update."""
     own = Arm(name="own", loss=Unclipped(), updates=1, optimizer=SGD(lr=0.5))
-    config = dataclasses.replace(smoke, arms=(arm("plain"), own))
-    stages = ("warm_start", "plain", "own")
-    wanted = [smoke.warm_start.optimizer, smoke.optimizer, SGD(lr=0.5)]
-    assert [config.optimizer_of(stage) for stage in stages] == wanted
+    fewer = Arm(name="fewer", loss=Unclipped(), updates=1)
+    config = dataclasses.replace(
+        smoke, arms=(arm("plain"), own, fewer), steps=10, optimizer=AdamW(lr=0.1, schedule="linear", grad_clip=0.0)
+    )
+    assert config.rollout.updates == 2
+
+    def moves(stage, updates):
+        tx, params = config.optimizer_of(stage), {"w": jnp.zeros(1)}
+        state, moved = tx.init(params), []
+        for _ in range(updates):
+            step, state = tx.update({"w": jnp.ones(1)}, state, params)
+            moved.append(-float(step["w"][0]))
+        return moved[0], moved[-1]
+
+    assert moves("plain", 20) == pytest.approx((0.1, 0.1 / 20), rel=1e-4)
+    assert moves("fewer", 10) == pytest.approx((0.1, 0.1 / 10), rel=1e-4)
+    assert moves("own", 10) == pytest.approx((0.5, 0.5))
+    config.validate()
 
 
 def test_building_twice_gives_the_same_weights_and_purposes_have_keys_of_their_own():

@@ -161,8 +161,9 @@ def test_nan_weights_are_an_error_that_names_the_version(model):
         engine.generate([Request(id=0, prompt=[2, 3])], jax.random.key(0))
 
 
-def test_a_sharded_engine_samples_what_one_device_samples(model, engine):
-    mesh = MeshConfig(data=2, fsdp=2, tensor=2).build()
+@pytest.mark.parametrize("shape", [{"data": 2, "fsdp": 2, "tensor": 2}, {"data": 8}], ids=str)
+def test_a_sharded_engine_samples_what_one_device_samples(model, engine, shape):
+    mesh = MeshConfig(**shape).build()  # with data=8 there are fewer prompts in a call than devices
     graphdef, params = nnx.split(model)
     sharded = Engine(nnx.merge(graphdef, jax.device_put(params, shard_tree(mesh, params))), CONFIG, mesh=mesh)
     asked = [Request(id=i, prompt=p, samples=4) for i, p in enumerate(prompts(4, seed=8))]
