@@ -65,7 +65,7 @@ smoke = dataclasses.replace(
     steps=2,
     optimizer=AdamW(lr=3e-4),
     rollout=dataclasses.replace(tiny.rollout, prompts=4, samples=4, updates=2),
-    evaluation=Evaluation(questions=8, samples=4, every=1),
+    evaluation=Evaluation(questions=12, samples=4, every=1),  # one of every task at least
     checkpoint_every=1,
 )
 

@@ -56,7 +56,7 @@ def desk(tmp_path, monkeypatch):
     for block in blocks(GUIDE, "python"):
         if named := re.match(r"# (\w+\.py)\n", block):
             (tmp_path / named[1]).write_text(block)
-    (tmp_path / "questions.jsonl").write_text(blocks(GUIDE, "json")[0] * 60)
+    (tmp_path / "questions.jsonl").write_text(blocks(GUIDE, "json")[0] * 100)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])  # loading a config appends its folder

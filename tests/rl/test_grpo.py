@@ -90,7 +90,7 @@ def test_the_advised_number_of_prompts_works():
 def recorded(folder, **columns):
     lines = [{"question": f"{i}?", "answer": str(i), "worked": f"it is {i}"} for i in range(40)]
     (folder / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return JsonLines(path=str(folder / "mine.jsonl"), heldout=8, **columns)
+    return JsonLines(path=str(folder / "mine.jsonl"), heldout=12, **columns)
 
 
 def test_recorded_questions_without_worked_ones_need_a_run_without_a_warm_start(tmp_path):
