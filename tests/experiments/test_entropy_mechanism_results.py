@@ -1,5 +1,6 @@
 """Results and report sections on runs whose numbers are known."""
 
+import dataclasses
 import json
 import math
 
@@ -7,8 +8,10 @@ import pytest
 
 from experiments import entropy_mechanism
 from experiments._entropy_mechanism_report import correlations, fit_law, sections
-from experiments._entropy_mechanism_results import collect, page, update_page
+from experiments._entropy_mechanism_results import collect, page, reproduce_claims, update_page
+from framework.errors import UserError
 from framework.rundata import load_run
+from framework.rundir import RunDir
 
 ARMS = ("unclipped", "clip_cov", "kl_cov", "clipped", "clip_higher")
 
@@ -76,6 +79,36 @@ def test_sections_show_both_effects_and_are_left_out_without_data(tmp_path):
     assert titles == ["Entropy change against covariance", "The law R = -a exp(H) + b"]
     assert all(section.table is not None and len(section.table.rows) == len(ARMS) for section in sections([run]))
     assert sections([]) == []
+
+
+def test_a_folder_of_another_config_is_refused_before_anything_runs(tmp_path):
+    smoke = entropy_mechanism.smoke
+    RunDir.create(tmp_path / "seed-0", smoke, "entropy_mechanism:smoke")
+    other = dataclasses.replace(smoke, steps=3)
+    with pytest.raises(UserError, match=r"seed-0 was started with another config: steps: 2 -> 3"):
+        reproduce_claims(other, entropy_mechanism.claims, out=tmp_path, results=tmp_path / "r.json", seeds=(0,))
+    assert {path.name for path in (tmp_path / "seed-0").iterdir()} == {"config.json", "config.txt", "env.json"}
+
+
+@pytest.mark.slow
+def test_reproduce_measures_every_arm_and_seed_and_keeps_what_is_finished(tmp_path):
+    config = dataclasses.replace(entropy_mechanism.smoke, arms=entropy_mechanism.ALL_ARMS)
+    results = tmp_path / "experiments/results/entropy_mechanism.json"
+    page_file = tmp_path / "docs/papers/entropy-mechanism.md"
+    page_file.parent.mkdir(parents=True)
+    page_file.write_text("<!-- results -->\n<!-- end of results -->\n")
+    ask = {"out": tmp_path / "runs", "results": results, "seeds": (0, 1)}
+    reproduce_claims(config, entropy_mechanism.claims, **ask)
+    first = json.loads(results.read_text())
+    assert set(first["arms"]) == {arm.name for arm in config.arms}
+    assert all(set(arm["seeds"]) == {"0", "1"} for arm in first["arms"].values())
+    assert (tmp_path / "runs/report.html").is_file()
+    assert all(f"| {arm.name} |" in page_file.read_text() for arm in config.arms)
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*/metrics.jsonl")}
+    assert len(stamps) == 2 * (1 + len(config.arms))
+    reproduce_claims(config, entropy_mechanism.claims, **ask)  # nothing is trained again
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    assert json.loads(results.read_text())["arms"] == first["arms"]
 
 
 def test_every_variant_is_valid_and_the_paper_variant_is_a_7b_model():
