@@ -31,7 +31,7 @@ def measure(keep: bool) -> dict[str, float]:
     from rl.losses import Unclipped
 
     setup, roll = tiny.build(), tiny.rollout
-    tx = tiny.optimizer.build()
+    tx = tiny.optimizer_of("unclipped")
     state = setup.new_state(setup.new_params(), tx)
     rng = np.random.default_rng(0)
     rows = roll.prompts * roll.samples // roll.updates

@@ -25,20 +25,25 @@ class LawFit:
     forecast: Forecast | None
 
 
+def _paired(stage: StageData, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of two metrics at the steps that have both."""
+    (x_steps, x_values), (y_steps, y_values) = stage.metrics.series(x), stage.metrics.series(y)
+    _, i, j = np.intersect1d(x_steps, y_steps, return_indices=True)
+    return x_values[i], y_values[j]
+
+
 def correlations(stage: StageData) -> dict[str, float]:
     """Pearson r between each covariance and minus the entropy change of the same step (same tokens before and after)."""
-    steps, change = stage.metrics.series("policy/entropy_change")
     result = {}
     for name in COVARIANCES:
-        at, values = stage.metrics.series(name)
-        common, i, j = np.intersect1d(steps, at, return_indices=True)
-        result[name] = pearson_r(values[j], -change[i]) if len(common) else float("nan")
+        covariance, change = _paired(stage, name, "policy/entropy_change")
+        result[name] = pearson_r(covariance, -change) if len(covariance) else float("nan")
     return result
 
 
 def fit_law(stage: StageData) -> LawFit:
     """Fit held-out accuracy against held-out entropy over the evaluations of a run."""
-    entropy, accuracy = stage.metrics.series("eval/entropy")[1], stage.metrics.series("eval/accuracy")[1]
+    entropy, accuracy = _paired(stage, "eval/entropy", "eval/accuracy")
     if len(np.unique(entropy)) < 2:
         return LawFit(entropy, accuracy, None, None)
     early = max(2, round(len(entropy) * _FIT_SHARE))
@@ -64,11 +69,10 @@ def _covariance_section(arms: Sequence[Arm]) -> Section:
     for name, label in COVARIANCES.items():
         figure = go.Figure()
         for arm in arms:
-            x = np.concatenate([stage.metrics.series(name)[1] for stage in arm.stages])
-            y = -np.concatenate([stage.metrics.series("policy/entropy_change")[1] for stage in arm.stages])
-            n = min(len(x), len(y))
+            pairs = [_paired(stage, name, "policy/entropy_change") for stage in arm.stages]
+            x, y = (np.concatenate(values) for values in zip(*pairs, strict=True))
             marker = {"color": arm.colour, "size": 7, "opacity": 0.7}
-            figure.add_trace(go.Scatter(x=x[:n], y=y[:n], mode="markers", name=arm.label, marker=marker))
+            figure.add_trace(go.Scatter(x=x, y=-y, mode="markers", name=arm.label, marker=marker))
         figure.update_layout(title_text=f"Entropy lost in a step against its {label}", showlegend=False, height=340)
         figure.update_xaxes(title_text=f"{label} (nats x advantage)")
         figure.update_yaxes(title_text="entropy lost in the step (nats/token)")
@@ -82,7 +86,7 @@ def _covariance_section(arms: Sequence[Arm]) -> Section:
     return Section(
         "Entropy change against covariance",
         "To first order a softmax policy loses entropy in step with the covariance of log-probability and advantage. Each point "
-        "is one step; entropy is measured on the same tokens before and after the updates of the step.",
+        "is one step; entropy is measured before and after the updates of the step, on the tokens of its first update.",
         figures,
         Table(
             [

@@ -30,7 +30,7 @@ class AdamW:
     weight_decay: float = 0.0  # matrices only: norm scales and biases are left alone
     grad_clip: float = 1.0  # largest global gradient norm; 0 turns clipping off
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up; the last two end at 0
-    warmup_steps: int = 0
+    warmup_steps: int = 0  # at most a fifth of the run if its length is what ends the schedule
     total_steps: int | None = None  # where "linear" and "cosine" reach 0, warm-up included; None: at the end of the run
 
     def learning_rate(self) -> optax.Schedule:
@@ -59,7 +59,9 @@ class AdamW:
 
     def build(self, total_steps: int | None = None) -> optax.GradientTransformation:
         if self.total_steps is None and total_steps is not None and self.schedule != "constant":
-            return dataclasses.replace(self, total_steps=total_steps).build()
+            # A run of a few updates, tried out for a moment, must not end before its warm-up does.
+            warmup = min(self.warmup_steps, total_steps // 5)
+            return dataclasses.replace(self, total_steps=total_steps, warmup_steps=warmup).build()
         if not self.lr > 0:
             raise UserError(f"lr={self.lr} trains nothing. Use a positive learning rate, such as lr=1e-3.")
         if self.warmup_steps < 0 or self.grad_clip < 0 or self.weight_decay < 0:

@@ -47,8 +47,8 @@ def run_arm(
     evaluator: Evaluator,
     console: Console,
 ) -> None:
-    """Train (or continue) one arm from the weights of the warm start."""
-    if stage.done:
+    """Train (or continue) one arm from the weights of the warm start; a finished one goes on if the config has more steps now."""
+    if stage.done and stage.summary["steps"] >= config.steps:
         return
     roll = config.rollout
     tx = config.optimizer_of(arm.name)
@@ -105,7 +105,8 @@ def run_arm(
                 state, update_metrics = update(state, part, pick_key)
                 gaps.append(update_metrics.pop("sampler/logp_gap_max"))
                 updates.append(update_metrics)
-            # On the same tokens before and after, so that a change of entropy is the policy's and not the questions'.
+            # On the same tokens before and after (those of the first update), so that a change of entropy is the policy's and
+            # not the questions'.
             metrics["policy/entropy_change"] = entropy_on(setup.graphdef, state.params, first) - before
             metrics["sampler/logp_gap_max"] = gaps[0]  # later updates are off-policy by design
             metrics, updates = jax.device_get((metrics, updates))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from framework.optimizer import AdamW, Optimizer
 from framework.sample import Sample, Stream
@@ -10,6 +10,7 @@ from rl.losses import PolicyLoss
 
 __all__ = [
     "Arm",
+    "BoundedQuestions",
     "Evaluation",
     "LossConfig",
     "QuestionSource",
@@ -30,6 +31,15 @@ class Questions(Protocol):
     def train(self, *, seed: int, batch: int) -> Stream[Sequence[Sample]]: ...
     def demonstrations(self, *, seed: int, batch: int, noise: float) -> Stream[Sequence[tuple[Sample, str]]]: ...
     def heldout(self, *, count: int, seed: int) -> Sequence[Sample]: ...
+
+
+@runtime_checkable
+class BoundedQuestions(Protocol):
+    """Questions that are all there from the start, so that their lengths can be checked before anything runs."""
+
+    def check_lengths(
+        self, encode: Callable[[str], Sequence[int]], *, max_prompt: int, max_new_tokens: int
+    ) -> None: ...
 
 
 class QuestionSource(Protocol):

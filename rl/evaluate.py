@@ -19,6 +19,9 @@ from rl.timing import Timer
 __all__ = ["Evaluator"]
 
 
+_FAILURES = ("errors", "timeouts", "nonfinite")  # each counted as 0 in the accuracy
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
     """Call it with weights and the number of finished steps; it is a function of both alone."""
@@ -43,6 +46,7 @@ class Evaluator:
             "eval/entropy": sampled.metrics["policy/entropy"],
             "eval/count": float(len(self.questions)),
             "eval/length": sampled.metrics["length/mean"],
+            "eval/failed": sum(r.metrics[f"reward/{kind}"] for r in (sampled, greedy) for kind in _FAILURES),
         }
         for task in sorted(set(tasks)):
             metrics[f"eval/accuracy/{task}"] = float(sampled.rewards[tasks == task].mean())

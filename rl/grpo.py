@@ -5,12 +5,14 @@ GRPO: arXiv:2402.03300. Read this file for the order of things, `rl/arm.py` for 
 
 import contextlib
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Sequence
 
 import jax
 import optax
 
+from framework.config_types import check_types
 from framework.console import Console
 from framework.errors import UserError
 from framework.experiment import Policy
@@ -23,7 +25,7 @@ from framework.rundir import RunDir, StageDir
 from models.decoder import DecoderConfig
 from models.tokenizer import ByteTokenizer, TextTokenizer
 from rl.arm import run_arm
-from rl.config import Arm, Evaluation, Questions, QuestionSource, RewardFn, Rollout, WarmStart
+from rl.config import Arm, BoundedQuestions, Evaluation, Questions, QuestionSource, RewardFn, Rollout, WarmStart
 from rl.evaluate import Evaluator
 from rl.policy import StagePolicy
 from rl.rewards import RewardPool
@@ -94,11 +96,14 @@ class GRPO:
         questions: Questions = self.data.build()
         if self.warm_start.steps:  # data without worked examples says so here
             questions.demonstrations(seed=self.seed, batch=self.warm_start.batch, noise=self.warm_start.noise)
+        tokenizer = self.tokenizer.build(self._texts(questions) if self.tokenizer.merges else ())
+        if isinstance(questions, BoundedQuestions):  # a file can be read to its end; generated questions cannot
+            questions.check_lengths(tokenizer.encode, max_prompt=roll.max_prompt, max_new_tokens=roll.max_new_tokens)
         return Setup(
             mesh=mesh,
             questions=questions,
             heldout=questions.heldout(count=self.evaluation.questions, seed=self.seed),
-            tokenizer=self.tokenizer.build(self._texts(questions) if self.tokenizer.merges else ()),
+            tokenizer=tokenizer,
             model=self.model,
             engine_config=self.engine_config(),
             key=jax.random.key(self.seed),
@@ -112,7 +117,10 @@ class GRPO:
         return [sample.question + text for sample, text in examples]
 
     def validate(self) -> None:
-        """Check the numbers; raises UserError."""
+        """Check types and numbers; raises UserError."""
+        check_types(self)
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed={self.seed} is out of range. Use a number from 0 to {2**31 - 1}.")
         self.model.validate()
         roll, rows = self.rollout, self.rollout.prompts * self.rollout.samples
         if roll.samples < 2:
@@ -131,9 +139,13 @@ class GRPO:
                     f"rollout.prompts x samples = {rows} responses cannot be split into updates={updates} x "
                     f"microbatches={roll.microbatches} equal parts. Use rollout.prompts={updates * roll.microbatches}."
                 )
-        if not roll.temperature > 0:
+        if not 0 < roll.temperature < math.inf:
             raise UserError(
                 f"rollout.temperature={roll.temperature} cannot explore. Use a positive number, such as 1.0."
+            )
+        if not 0 <= self.evaluation.temperature < math.inf:
+            raise UserError(
+                f"evaluation.temperature={self.evaluation.temperature} cannot be sampled at. Use 1.0, or 0 for greedy."
             )
         if self.model.vocab_size < self.tokenizer.vocab_size:
             raise UserError(
@@ -157,13 +169,14 @@ class GRPO:
             raise UserError(
                 f"warm_start.steps={self.warm_start.steps} must be at least 0, and noise={self.warm_start.noise} from 0 to 1."
             )
-        if self.reward_workers < 1 or not self.reward_timeout_s > 0:
+        if self.reward_workers < 1 or not 0 < self.reward_timeout_s <= 86_400:
             raise UserError(
                 f"reward_workers={self.reward_workers} must be at least 1, and reward_timeout_s={self.reward_timeout_s} "
-                "positive. Use 1 and 2.0."
+                "positive and at most a day. Use 1 and 2.0."
             )
-        stages = [WARM_START, *names]
-        for stage in stages:  # now, and not after the warm start
+        if self.checkpoint_every < 1:
+            raise UserError(f"checkpoint_every={self.checkpoint_every} must be at least 1. Use 20.")
+        for stage in (WARM_START, *names):  # now, and not after the warm start
             self.optimizer_of(stage)
         for arm in self.arms:
             arm.loss.build()

@@ -13,6 +13,7 @@ EVALUATED = {
     "eval/entropy",
     "eval/count",
     "eval/length",
+    "eval/failed",
     "time/eval_s",
     *(f"eval/accuracy/{task}" for task in ("dyck_language", "dyck_language_errors", "boolean_expressions")),
     *(f"eval/accuracy/{task}" for task in ("math_path", "kukurasu")),

@@ -51,6 +51,29 @@ def test_an_arm_with_one_update_a_rollout_is_on_policy_and_moves_by_its_own_opti
     assert len(policy.generate(["dyck (["], samples=1, temperature=1.0, max_tokens=5, seed=0)) == 1
 
 
+def test_a_finished_arm_goes_on_when_its_config_asks_for_more_steps(lab, micro, tmp_path):
+    run = lab.train(small(micro), tmp_path / "run")
+    longer = small(micro, steps=3)
+    longer.run(run)
+    assert run.stage("unclipped").summary["steps"] == 3
+    assert [line["step"] for line in lab.rows(run.stage("unclipped").metrics_path)] == [0, 1, 2, 3]
+    whole = lab.train(longer, tmp_path / "whole")
+    (_, got), (_, want) = (lab.final_state(longer, r.stage("unclipped")) for r in (run, whole))
+    assert all(np.array_equal(got[name], want[name]) for name in want)
+
+
+def test_scores_that_fail_are_counted_in_the_evaluation(lab, micro, tmp_path):
+    config = small(micro, evaluation=dataclasses.replace(micro.evaluation, score=_fails_on_one_task))
+    run = lab.train(config, tmp_path / "run")
+    last = lab.rows(run.stage("unclipped").metrics_path)[-1]
+    asked = sum(sample.task == "dyck_language" for sample in config.build().heldout)
+    assert last["eval/failed"] == asked * (config.evaluation.samples + 1) > 0  # each sample, and the greedy answer
+
+
+def _fails_on_one_task(sample, response):
+    return float("nan") if sample.task == "dyck_language" else 1.0
+
+
 def test_a_run_without_a_warm_start_can_be_resumed_and_asked(lab, micro, tmp_path):
     config = small(micro, warm_start=WarmStart(steps=0))
     run = lab.train(config, tmp_path / "run")

@@ -20,7 +20,8 @@ CONFIG = dataclasses.replace(
 
 def parity(samples, responses):
     """1 for a response of even length. Stands in for the pool."""
-    return RewardBatch(rewards=np.array([len(r) % 2 == 0 for r in responses], np.float32), metrics={})
+    failed = {"reward/errors": 1.0, "reward/timeouts": 2.0, "reward/nonfinite": 0.0}
+    return RewardBatch(rewards=np.array([len(r) % 2 == 0 for r in responses], np.float32), metrics=failed)
 
 
 class Rows:
@@ -65,6 +66,7 @@ def test_accuracy_is_the_mean_over_questions_and_over_each_task(parts):
     by_task = {task: metrics[f"eval/accuracy/{task}"] for task in set(tasks)}
     assert metrics["eval/accuracy"] == pytest.approx(np.mean([by_task[task] for task in tasks]))
     assert metrics["eval/count"] == 8
+    assert metrics["eval/failed"] == 2 * 3.0  # of the samples and of the greedy answers
     assert [row["question"] for row in rows] == [sample.question for sample in setup.heldout]
     assert all(row["step"] == 3 and row["split"] == "eval" for row in rows)
     assert {"eval/accuracy_greedy", "eval/entropy", "eval/length"} < metrics.keys()

@@ -53,6 +53,13 @@ def test_the_shipped_variants_pass_the_checks(config):
         ({"arms": (Arm(name="a", loss=Unclipped(), updates=0),)}, "updates=0; it must be at least 1"),
         ({"arms": (Arm(name="a", loss=Unclipped(), updates=3),)}, r"updates=3.*Use rollout\.prompts=3"),
         ({"arms": (Arm(name="a", loss=Unclipped(), optimizer=SGD(lr=0.0)),)}, r"lr=0\.0 must be positive"),
+        (roll(temperature=float("inf")), r"rollout\.temperature=inf"),
+        ({"evaluation": Evaluation(temperature=-1.0)}, r"evaluation\.temperature=-1\.0"),
+        ({"evaluation": Evaluation(temperature=float("nan"))}, r"evaluation\.temperature=nan"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+        ({"seed": 10**20}, "seed=1000"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0"),
+        ({"reward_timeout_s": float("inf")}, "reward_timeout_s=inf"),
         ({"steps": 0}, "steps=0.*at least 1"),
         ({"evaluation": Evaluation(questions=0)}, r"evaluation\.questions=0"),
         ({"evaluation": Evaluation(questions=6, every=0)}, "every=0"),
@@ -78,6 +85,10 @@ def test_the_shipped_variants_pass_the_checks(config):
 def test_a_number_that_cannot_work_is_named_with_one_that_can(change, said):
     with pytest.raises(ValueError, match=said):
         dataclasses.replace(smoke, **change).build()
+
+
+def test_a_run_cut_short_for_a_try_keeps_a_warm_up_that_fits():
+    dataclasses.replace(tiny, steps=2, warm_start=dataclasses.replace(tiny.warm_start, steps=3)).validate()
 
 
 def test_the_advised_number_of_prompts_works():
