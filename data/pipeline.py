@@ -7,7 +7,11 @@ The only file of this package that imports grain, and with it jax; reward worker
 """
 
 import functools
+import io
 import json
+import math
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +19,10 @@ import grain
 
 from data.mixture import Mixture, demonstration
 from data.synlogic.base import stable_int
+from framework.errors import UserError
 from framework.sample import Sample
 
-__all__ = ["demonstration_stream", "from_jsonl", "question_stream", "records_stream"]
+__all__ = ["as_text", "demonstration_stream", "from_jsonl", "question_stream", "records_stream"]
 
 _STEPS = 2**31  # the length of a generated stream: no run reaches its end
 
@@ -60,7 +65,10 @@ def from_jsonl(path: str | Path, fields: Fields = DEFAULT_FIELDS, task: str = "j
     """Read a JSONL file, one object a line, into samples.
 
     `fields` maps `question` (required) and `answer` (optional) to the names your file uses. The other columns are
-    kept in `meta` for your reward function. Blank lines are skipped.
+    kept in `meta` for your reward function. Blank lines are skipped; `Sample.seed` is the number of the line.
+
+    Raises:
+        UserError: a file or a line that cannot be used, with the name of the file and the number of the line.
     """
     unknown = set(fields) - {"question", "answer"}
     if unknown or "question" not in fields:
@@ -69,43 +77,90 @@ def from_jsonl(path: str | Path, fields: Fields = DEFAULT_FIELDS, task: str = "j
             "other columns go to meta by themselves. For example fields={'question': 'prompt', 'answer': 'label'}."
         )
     samples = []
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                samples.append(_to_sample(_parse(line, f"{path}:{number}"), f"{path}:{number}", fields, task, number))
+    for number, line in enumerate(io.StringIO(_read(Path(path)), newline=None), start=1):
+        if line.strip():
+            samples.append(_to_sample(_parse(line, f"{path}:{number}"), f"{path}:{number}", fields, task, number))
     if not samples:
-        raise ValueError(
+        raise UserError(
             f"{path} holds no records. Write one JSON object a line, such as {{'question': '..', 'answer': '..'}}."
         )
     return samples
 
 
+def as_text(value: object, where: str, column: str, what: str) -> str:
+    """The text of one value of a file. Raises UserError for what would become a text that nobody wrote, such as "None"."""
+    # A number is a fine answer in a file (42); anything else would be turned into text that no reward expects.
+    known = isinstance(value, str | int | float) and not isinstance(value, bool)
+    if not known or (isinstance(value, float) and not math.isfinite(value)):
+        raise UserError(
+            f"{where}: {column!r} is {value!r:.80}, but the {what} must be a text or a number. "
+            "Write one there, or remove the line."
+        )
+    return str(value)
+
+
+def _read(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark."""
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        given = "UTF-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line} is not UTF-8: byte {raw[error.start]:#04x} at position {error.start} of the file. "
+            f"Convert it, for example with iconv -f {given} -t UTF-8 {shlex.quote(str(path))} > utf8.jsonl"
+        ) from error
+
+
+# An escape that is half of a character, unless its other half stands beside it.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
 def _parse(line: str, where: str) -> dict[str, object]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON ({error}). Write one JSON object a line.") from error
+        half = _half_character(row) if isinstance(row, dict) and _SURROGATE.search(line) else None
+    except RecursionError:  # `from None`: its traceback has a thousand lines
+        raise UserError(f"{where} has brackets nested too deep to be read. Write a flat JSON object.") from None
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON ({error}). Write one JSON object a line.") from error
     if not isinstance(row, dict):
-        raise ValueError(f"{where} is a {type(row).__name__}, not a JSON object. Write one JSON object a line.")
+        raise UserError(f"{where} is a {type(row).__name__}, not a JSON object. Write one JSON object a line.")
+    if half:
+        column, character = half
+        raise UserError(
+            f"{where}: {column!r} holds {character!r}, half of a character, which cannot be written as text. "
+            "Write both halves, such as \\ud83d\\ude00, or leave it out."
+        )
     return row
+
+
+def _half_character(row: dict[str, object]) -> tuple[str, str] | None:
+    """(column, character) of the first lone surrogate, at any depth."""
+    for column, value in row.items():
+        text = json.dumps([column, value], ensure_ascii=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return column, text[error.start]
+    return None
 
 
 def _to_sample(row: dict[str, object], where: str, fields: Fields, task: str, number: int) -> Sample:
     missing = [column for column in fields.values() if column not in row]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{where} has no field {', '.join(map(repr, missing))}. Found: {', '.join(map(repr, row)) or 'nothing'}. "
             "Name your columns with fields={'question': .., 'answer': ..}."
         )
-    values = {name: row[column] for name, column in fields.items()}
+    values = {name: as_text(row[column], where, column, name) for name, column in fields.items()}
+    if not values["question"]:
+        raise UserError(
+            f"{where}: {fields['question']!r} is empty, so there is nothing to answer. Write a question, or remove the line."
+        )
     meta = {column: value for column, value in row.items() if column not in fields.values()}
-    # A number is a fine answer in a file (42); anything else would be turned into text that no reward expects.
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError(f"{where}: {fields[name]!r} is {value!r}, but the {name} must be a text or a number.")
-    return Sample(
-        task=task, question=str(values["question"]), answer=str(values.get("answer", "")), meta=meta, seed=number
-    )
+    return Sample(task=task, question=values["question"], answer=values.get("answer", ""), meta=meta, seed=number)
 
 
 def _check_batch(batch_size: int) -> None:

@@ -1,15 +1,16 @@
 """Where questions come from: configs whose `build()` gives training batches, demonstrations and held-out questions."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
 import grain
 
 from data.mixture import Mixture, TaskMix
-from data.pipeline import DEFAULT_FIELDS, demonstration_stream, from_jsonl, question_stream, records_stream
+from data.pipeline import DEFAULT_FIELDS, as_text, demonstration_stream, from_jsonl, question_stream, records_stream
 from data.synlogic.base import Form, stable_int
+from framework.errors import UserError
 from framework.sample import Sample, Stream
 
 __all__ = ["JsonLines", "SynLogic"]
@@ -74,52 +75,96 @@ class JsonLines:
     """Number of lines kept for evaluation."""
 
     def build(self) -> "RecordedQuestions":
-        """Raises ValueError for a missing column, an empty file, or too few lines."""
+        """Raises UserError for a missing column, an empty file, or too few lines."""
         if self.heldout < 1:
-            raise ValueError(f"data.heldout={self.heldout} keeps no line for evaluation. Use at least 1.")
+            raise UserError(f"data.heldout={self.heldout} keeps no line for evaluation. Use at least 1.")
         if not Path(self.path).is_file():
-            raise ValueError(f"data.path={self.path!r}: there is no such file in {Path.cwd()}.")
+            raise UserError(f"data.path={self.path!r}: there is no such file in {Path.cwd()}.")
         samples = from_jsonl(self.path, {"question": self.question, "answer": self.answer}, task="jsonl")
         if len(samples) <= self.heldout:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} has {len(samples)} lines, which leaves nothing to train on after data.heldout={self.heldout}. "
                 f"Use data.heldout={max(len(samples) // 5, 1)}, or give more lines."
             )
-        return RecordedQuestions(tuple(samples[: -self.heldout]), tuple(samples[-self.heldout :]), self.response)
+        training, kept = tuple(samples[: -self.heldout]), tuple(samples[-self.heldout :])
+        return RecordedQuestions(training, kept, self.response, self.path)
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordedQuestions:
-    """Implements `rl.config.Questions`."""
+    """Implements `rl.config.Questions` and `BoundedQuestions`. `Sample.seed` is the number of the line in the file `path`."""
 
     training: Sequence[Sample]
     kept: Sequence[Sample]
     response: str | None
+    path: str
 
     def train(self, *, seed: int, batch: int) -> Stream[list[Sample]]:
         """`stream[step]` is a list of `batch` samples, in a new order each epoch."""
         return _stream(records_stream(self.training, batch, seed))
 
     def demonstrations(self, *, seed: int, batch: int, noise: float) -> Stream[list[tuple[Sample, str]]]:
-        """`stream[step]` is a list of (sample, response of the file). Raises ValueError where there is no such column."""
+        """`stream[step]` is a list of (sample, response of the file). Raises UserError where a line has none."""
         column = self.response
         if noise:
-            raise ValueError(
+            raise UserError(
                 f"warm_start.noise={noise} needs generated questions; recorded ones have no wrong answers. Use 0."
             )
-        if column is None or any(column not in sample.meta for sample in self.training):
-            raise ValueError(
-                f"data.response={column!r} is not a column of every line, so there is nothing to imitate. "
-                "Name the column of worked responses, or set warm_start.steps=0."
+        if column is None:
+            raise UserError(
+                "data.response=None names no column of worked responses, so there is nothing to imitate. "
+                "Name one, or set warm_start.steps=0."
             )
+        for sample in self.training:
+            where = self._line(sample)
+            if column not in sample.meta:
+                raise UserError(
+                    f"data.response={column!r} is not a column of {where}, so there is nothing to imitate. "
+                    "Name the column of worked responses, or set warm_start.steps=0."
+                )
+            if not as_text(sample.meta[column], where, column, "worked response"):
+                raise UserError(
+                    f"{where}: {column!r} is empty, so there is nothing to imitate. Write a worked response, or remove the line."
+                )
         stream = records_stream(self.training, batch, stable_int("demonstrations", seed))
         return _stream(stream.map(lambda samples: [(sample, str(sample.meta[column])) for sample in samples]))
+
+    def check_lengths(self, encode: Callable[[str], Sequence[int]], *, max_prompt: int, max_new_tokens: int) -> None:
+        """Whether every question and every worked response of the training lines fits its place, the end token included.
+
+        Raises:
+            UserError: one is too long; names the line of the longest and the number of tokens to make room for.
+        """
+        problems: list[str] = []
+        advice: list[str] = []
+
+        def check(what: str, field: str, room: int, lengths: Sequence[tuple[int, Sample]]) -> None:
+            longest, sample = max(lengths, key=lambda pair: pair[0], default=(0, None))
+            if sample is not None and longest > room:
+                count = sum(length > room for length, _ in lengths)
+                problems.append(
+                    f"{self._line(sample)}: the {what} has {longest} tokens, but rollout.{field}={room} "
+                    f"(too long: {count} of {len(lengths)})."
+                )
+                advice.append(f"rollout.{field}={longest}")
+
+        asked = [(len(encode(sample.question)), sample) for sample in (*self.training, *self.kept)]
+        check("question", "max_prompt", max_prompt, asked)
+        texts = [(sample.meta.get(self.response), sample) for sample in self.training] if self.response else []
+        # Where there is no text, `demonstrations` says so; a run without a warm start never asks for them.
+        worked = [(len(encode(str(text))) + 1, sample) for text, sample in texts if isinstance(text, str | int | float)]
+        check("worked response with its end token", "max_new_tokens", max_new_tokens, worked)
+        if problems:
+            raise UserError(f"{' '.join(problems)} Use {' and '.join(advice)}, or shorten these lines.")
+
+    def _line(self, sample: Sample) -> str:
+        return f"{self.path}:{sample.seed}"
 
     def heldout(self, *, count: int, seed: int) -> list[Sample]:
         """The first `count` kept lines."""
         del seed
         if count > len(self.kept):
-            raise ValueError(
+            raise UserError(
                 f"evaluation.questions={count}, but only {len(self.kept)} lines are kept. Use data.heldout={count}."
             )
         return list(self.kept[:count])

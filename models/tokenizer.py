@@ -1,10 +1,13 @@
 """A small byte-level tokenizer for models trained from scratch, built with the `tokenizers` library."""
 
 import dataclasses
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from framework.errors import UserError
 
 __all__ = ["ByteTokenizer", "TextTokenizer"]
 
@@ -19,7 +22,7 @@ class ByteTokenizer:
     """
 
     tags: tuple[str, ...] = ("<think>", "</think>", "<answer>", "</answer>")
-    """Texts that are one token each."""
+    """Texts that are one token each, also where they stand in a question or a worked response."""
     merges: int = 0
     """Number of merges learnt from the sample texts given to `build`."""
 
@@ -29,9 +32,9 @@ class ByteTokenizer:
         return -(-(2 + len(self.tags) + 256 + self.merges) // 16) * 16
 
     def build(self, texts: Iterable[str] = ()) -> "TextTokenizer":
-        """Make the tokenizer. `texts` are only read when `merges` is not 0. Raises ValueError on a negative `merges`."""
+        """Make the tokenizer. `texts` are only read when `merges` is not 0. Raises UserError on a negative `merges`."""
         if self.merges < 0:
-            raise ValueError(f"tokenizer.merges={self.merges} must not be negative. Use 0 for single bytes.")
+            raise UserError(f"tokenizer.merges={self.merges} must not be negative. Use 0 for single bytes.")
         specials = [PAD, EOS, *self.tags]
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         vocab = {token: i for i, token in enumerate(specials + alphabet)}
@@ -45,24 +48,47 @@ class ByteTokenizer:
                 initial_alphabet=alphabet,
                 show_progress=False,
             )
-            tokenizer.train_from_iterator(texts, trainer)
-        tokenizer.add_special_tokens([AddedToken(token, special=True) for token in specials])
-        return TextTokenizer(tokenizer)
+            tokenizer.train_from_iterator(map(_checked, texts), trainer)
+        tokenizer.add_special_tokens([AddedToken(token, special=True) for token in self.tags])
+        return TextTokenizer(_without_markers(tokenizer))
+
+
+def _without_markers(tokenizer: Tokenizer) -> Tokenizer:
+    """Padding and end keep their ids 0 and 1, but no text becomes them: a question that says "<eos>" is five characters.
+
+    Training the merges registers them as texts to look for, and only the file format can take that back.
+    """
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in (PAD, EOS)]
+    return Tokenizer.from_str(json.dumps(content))
+
+
+def _checked(text: str) -> str:
+    """`text`, if it is text. Half of a character comes from a byte that is not UTF-8, or from half of a JSON escape."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"The text has {text[error.start]!r} at character {error.start + 1} of {len(text)}, which is half of a character and "
+            "cannot be written as tokens. Give the text in UTF-8, or leave this character out."
+        ) from error
+    return text
 
 
 class TextTokenizer:
-    """Text to token ids and back. Ids 0 and 1 are padding and end of text."""
+    """Text to token ids and back. Ids 0 and 1 are padding and end of text; no text is encoded as them."""
 
     pad_id = 0
     eos_id = 1
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self._specials = {i: t.content for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+        added = {i: t.content for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
+        self._specials = {self.pad_id: PAD, self.eos_id: EOS} | added
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, without an end token."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        """Token ids of `text`, without an end token. Raises UserError for half of a character (a lone surrogate)."""
+        return self.tokenizer.encode(_checked(text), add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` up to the first end token; padding is left out, tags are kept, broken bytes become U+FFFD.

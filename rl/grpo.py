@@ -98,7 +98,8 @@ class GRPO:
             questions.demonstrations(seed=self.seed, batch=self.warm_start.batch, noise=self.warm_start.noise)
         tokenizer = self.tokenizer.build(self._texts(questions) if self.tokenizer.merges else ())
         if isinstance(questions, BoundedQuestions):  # a file can be read to its end; generated questions cannot
-            questions.check_lengths(tokenizer.encode, max_prompt=roll.max_prompt, max_new_tokens=roll.max_new_tokens)
+            room = roll.max_new_tokens if self.warm_start.steps else 2**31  # else no worked response is read
+            questions.check_lengths(tokenizer.encode, max_prompt=roll.max_prompt, max_new_tokens=room)
         return Setup(
             mesh=mesh,
             questions=questions,

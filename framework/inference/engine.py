@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from framework.errors import UserError
 from framework.inference.decode import DecodeBatch, Decoded, decode
-from framework.inference.types import Completion, Request
+from framework.inference.types import Completion, LanguageModel, Request
 from framework.mesh import batch_shards, put_batch
 from framework.retrace import TraceBudget
 
@@ -59,6 +59,7 @@ class Engine:
         self.config = config
         self.mesh = mesh
         self.graphdef, self.params = nnx.split(model)
+        self.vocab_size = _vocab_size(self.graphdef, self.params)
         self.version = 0
         self.budget = TraceBudget()
         count = len(config.prompt_buckets) * len({1, *config.group_sizes})
@@ -82,7 +83,8 @@ class Engine:
         """Continue every request; completions come in the order of the requests, samples of a request side by side.
 
         Raises:
-            UserError: an empty prompt, one longer than the largest bucket, too many new tokens asked for.
+            UserError: an empty prompt, one longer than the largest bucket, tokens that the model does not have, too many
+                new tokens asked for.
             FloatingPointError: the model gave NaN or infinite logits.
         """
         for request in requests:
@@ -97,6 +99,11 @@ class Engine:
 
     def _check(self, request: Request) -> None:
         longest = max(self.config.prompt_buckets)
+        if not (isinstance(request.id, int | np.integer) and 0 <= request.id < 2**32):
+            raise UserError(
+                f"a request has id={request.id!r}, which cannot name it in the randomness. Use a whole number from 0 to "
+                f"{2**32 - 1}, such as its place in the list."
+            )
         if not len(request.prompt):
             raise UserError(
                 f"request {request.id} has an empty prompt. Give at least one token, for example a start tag."
@@ -106,6 +113,7 @@ class Engine:
                 f"request {request.id} has a prompt of {len(request.prompt)} tokens, but the longest bucket holds {longest}. "
                 f"Shorten the prompt, or set engine.prompt_buckets to include {_round_up(len(request.prompt), 16)}."
             )
+        self._check_tokens(request)
         if request.samples < 1:
             raise UserError(f"request {request.id} asks for {request.samples} samples. Ask for at least 1.")
         if request.max_tokens is not None and not 1 <= request.max_tokens <= self.config.max_new_tokens:
@@ -116,6 +124,23 @@ class Engine:
         if not math.isfinite(request.temperature) or request.temperature < 0:
             raise UserError(
                 f"request {request.id} has temperature={request.temperature}. Use 0 for greedy, or a positive number."
+            )
+
+    def _check_tokens(self, request: Request) -> None:
+        try:
+            tokens = np.asarray(request.prompt)
+        except ValueError:  # a list of lists of different lengths
+            tokens = np.zeros(0)
+        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise UserError(
+                f"request {request.id} has a prompt that is not a list of whole numbers: {str(request.prompt)[:80]}. "
+                f"Give token ids from 0 to {self.vocab_size - 1}; a tokenizer makes them from text."
+            )
+        if tokens.min() < 0 or tokens.max() >= self.vocab_size:
+            place = int(np.argmax((tokens < 0) | (tokens >= self.vocab_size)))
+            raise UserError(
+                f"request {request.id} has token {tokens[place]} at place {place} of its prompt, but the model has tokens 0 to "
+                f"{self.vocab_size - 1}. Use the tokenizer the model was trained with."
             )
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[tuple[int, int, list["_Prompt"]]]:
@@ -178,6 +203,16 @@ class _Prompt:
     index: int
     first: int
     request: Request
+
+
+def _vocab_size(graphdef: nnx.GraphDef[Any], params: Any) -> int:
+    """From the shape of the output matrix [D, V]; nothing is computed."""
+
+    def unembed(params: Any) -> jax.Array:
+        model: LanguageModel = nnx.merge(graphdef, params)
+        return model.unembed
+
+    return jax.eval_shape(unembed, params).shape[1]
 
 
 def _round_up(n: int, multiple: int) -> int:

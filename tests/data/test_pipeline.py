@@ -7,6 +7,7 @@ import pytest
 from data.mixture import TaskMix
 from data.pipeline import demonstration_stream, from_jsonl, question_stream, records_stream
 from data.synlogic import verifier_reward
+from framework.errors import UserError
 from framework.sample import Sample
 
 MIXTURE = TaskMix(tasks=(("dyck_language", "tiny"), ("mathador", "tiny"))).build()
@@ -102,11 +103,48 @@ def test_jsonl_maps_columns_and_keeps_the_rest_for_the_reward(tmp_path):
         ([[1, 2]], "is a list, not a JSON object"),
         ([{"question": ["a"], "answer": "b"}], "the question must be a text or a number"),
         ([{"question": "a", "answer": None}], "the answer must be a text or a number"),
+        (["", '{"question": NaN, "answer": "b"}'], r"a.jsonl:2: 'question' is nan"),
+        ([{"question": None, "answer": "b"}], r"a.jsonl:1: 'question' is None"),
+        (['{"question": "a", "answer": 1e999}'], r"a.jsonl:1: 'answer' is inf"),
+        ([{"question": "", "answer": "b"}], r"a.jsonl:1: 'question' is empty"),
+        (["", '{"question": ' + "[" * 100_000], r"a.jsonl:2 has brackets nested too deep"),
+        (['{"question": ' + "1" * 5000 + "}"], r"a.jsonl:1 is not JSON \(Exceeds the limit"),
+        ([{"question": "\ud800", "answer": "b"}], r"a.jsonl:1: 'question' holds '\\ud800', half of a character"),
+        ([{"question": "a", "answer": "b", "more": {"c": ["x\udfff"]}}], r"a.jsonl:1: 'more' holds '\\udfff'"),
     ],
 )
 def test_jsonl_mistakes_are_named(tmp_path, rows, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         from_jsonl(write(tmp_path / "a.jsonl", *rows))
+
+
+def test_jsonl_reads_escaped_characters_whole_numbers_and_every_end_of_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        b'{"question": "\\ud83d\\ude00"}\r\n{"question": ' + b"1" * 400 + b'}\r{"question": "a\xe2\x80\xa8b"}'
+    )
+    samples = from_jsonl(path, {"question": "question"})
+    assert [(s.question, s.seed) for s in samples] == [("😀", 1), ("1" * 400, 2), ("a\u2028b", 3)]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"question": "ü"}\n', encoding="utf-8-sig")
+    assert [s.question for s in from_jsonl(path, {"question": "question"})] == ["ü"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("latin1", r"a b.jsonl:2 is not UTF-8: byte 0xfc at position 32 .* iconv -f LATIN1 -t UTF-8 '.*a b.jsonl' > "),
+        ("utf-16", r"a b.jsonl:1 is not UTF-8: byte 0xf[ef] at position 0 .* iconv -f UTF-16 "),
+    ],
+)
+def test_a_file_that_is_not_utf8_is_named_with_the_place(tmp_path, encoding, message):
+    path = tmp_path / "a b.jsonl"
+    path.write_text('{"question": "a"}\n{"question": "ü"}\n', encoding=encoding)
+    with pytest.raises(UserError, match=message):
+        from_jsonl(path, {"question": "question"})
 
 
 def test_jsonl_refuses_a_mapping_it_does_not_know(tmp_path):

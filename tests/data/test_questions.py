@@ -7,6 +7,7 @@ import pytest
 from data.questions import JsonLines, SynLogic
 from data.synlogic import verifier_reward
 from experiments.entropy_mechanism import tiny
+from framework.errors import UserError
 
 TINY = tiny.data.build()
 
@@ -110,6 +111,56 @@ def test_demonstrations_need_their_column_and_no_noise(tmp_path, response, noise
     questions = JsonLines(path=write(tmp_path, records(10)), heldout=2, response=response).build()
     with pytest.raises(ValueError, match=said):
         questions.demonstrations(seed=0, batch=4, noise=noise)
+
+
+@pytest.mark.parametrize(
+    ("worked", "said"),
+    [
+        (None, r"mine\.jsonl:3: 'worked' is None, but the worked response must be"),
+        (True, r"mine\.jsonl:3: 'worked' is True"),
+        ("", r"mine\.jsonl:3: 'worked' is empty"),
+    ],
+)
+def test_a_worked_response_that_is_no_text_is_not_imitated(tmp_path, worked, said):
+    lines = records(10)
+    lines[2]["worked"] = worked
+    questions = JsonLines(path=write(tmp_path, lines), heldout=2, response="worked").build()
+    questions.check_lengths(str.encode, max_prompt=20, max_new_tokens=20)
+    with pytest.raises(UserError, match=said):
+        questions.demonstrations(seed=0, batch=4, noise=0.0)
+
+
+def long_records():
+    """Line 3 has the longest training question, line 4 the longest worked response, line 9 the longest kept question."""
+    lines = records(10)
+    lines[2]["question"], lines[3]["worked"], lines[8]["question"] = "q" * 30, "w" * 40, "é" * 16
+    return lines
+
+
+def test_what_fits_to_the_token_is_accepted(tmp_path):
+    questions = JsonLines(path=write(tmp_path, long_records()), heldout=2, response="worked").build()
+    questions.check_lengths(str.encode, max_prompt=32, max_new_tokens=41)
+    without = JsonLines(path=write(tmp_path, long_records()), heldout=2).build()
+    without.check_lengths(str.encode, max_prompt=32, max_new_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "new", "said"),
+    [
+        (
+            31,
+            41,
+            r"mine\.jsonl:9: the question has 32 tokens, but rollout\.max_prompt=31 .* Use rollout\.max_prompt=32,",
+        ),
+        (29, 41, r"\(too long: 2 of 10\)\. Use rollout\.max_prompt=32,"),
+        (32, 40, r"mine\.jsonl:4: the worked .* has 41 tokens, .*max_new_tokens=40 .* Use rollout\.max_new_tokens=41,"),
+        (9, 9, r"jsonl:9: .*mine\.jsonl:4: .* Use rollout\.max_prompt=32 and rollout\.max_new_tokens=41,"),
+    ],
+)
+def test_what_does_not_fit_is_named_by_line_before_a_run_starts(tmp_path, prompt, new, said):
+    questions = JsonLines(path=write(tmp_path, long_records()), heldout=2, response="worked").build()
+    with pytest.raises(UserError, match=said):
+        questions.check_lengths(str.encode, max_prompt=prompt, max_new_tokens=new)
 
 
 def test_more_evaluation_questions_than_kept_lines_are_refused(tmp_path):

@@ -1,9 +1,11 @@
 """What README and docs show is what is there."""
 
 import argparse
+import dataclasses
 import json
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README, GUIDE = ROOT / "README.md", ROOT / "docs/guide.md"
+ARCHITECTURE = ROOT / "docs/architecture.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -131,3 +134,52 @@ def test_the_messages_the_guide_explains_are_those_of_the_source():
         parts = re.split(r"runs/NAME|rollout\.\w+|loss/total|nan|'policy step'|\d+\w*", row)
         assert all(part in source for part in map(str.strip, parts) if part != "."), row
     assert len(rows) == 9
+
+
+def test_every_metric_of_the_source_is_named_and_nothing_else():
+    files = [*(ROOT / "rl").rglob("*.py"), ROOT / "framework/state.py", ROOT / "framework/loop.py"]
+    source = "".join(p.read_text() for p in files)
+    areas = "reward|policy|loss|grad|param|update|sampler|length|eval|throughput|time"
+    logged = set(re.findall(rf'"((?:{areas})/\w+)"', source)) | {
+        f"time/{n}_s" for n in re.findall(r'timer\("(\w+)"\)', source)
+    }
+    names = ARCHITECTURE.read_text().partition("Metric names")[2]
+    named = set(re.findall(rf"`((?:{areas})/\w+)`", names))
+    assert {"loss/policy", "policy/cov_p90", "time/data_s"} < logged
+    assert named == logged
+
+
+def test_the_rule_of_several_devices_is_the_one_of_the_source():
+    from experiments.entropy_mechanism import smoke
+    from framework.mesh import MeshConfig
+    from rl.config import Arm
+
+    def built(updates, batch=8, own=None):
+        rollout = dataclasses.replace(smoke.rollout, prompts=3, samples=8, updates=updates)  # 3 is no multiple of 8
+        warm_start = dataclasses.replace(smoke.warm_start, batch=batch)
+        arms = (Arm(name="own", loss=smoke.arms[0].loss, updates=own),)
+        mesh = MeshConfig(data=4, fsdp=2)
+        return dataclasses.replace(smoke, mesh=mesh, rollout=rollout, warm_start=warm_start, arms=arms).build()
+
+    assert built(updates=3).mesh.size == 8
+    for wrong in ({"updates": 2}, {"updates": 3, "batch": 12}, {"updates": 3, "own": 2}):
+        with pytest.raises(ValueError, match="cannot be split over 8 devices"):
+            built(**wrong)
+    section = GUIDE.read_text().partition("## Several devices")[2].partition("## ")[0]
+    said = " ".join(section.split())
+    assert "must be multiples of `data` times `fsdp`: the responses of one update" in said
+    assert "`rollout.prompts` times `rollout.samples` divided by `rollout.updates` (and by an arm's own" in said
+
+
+def test_the_guide_lists_the_exit_codes_of_a_stopped_run():
+    codes = GUIDE.read_text().partition("Exit codes:")[2]
+    assert f"{128 + signal.SIGINT} stopped by Ctrl-C" in codes
+    assert re.search(rf"{128 + signal.SIGTERM} stopped by\sSIGTERM", codes)
+
+
+def test_the_guide_names_what_an_arm_may_have_of_its_own():
+    from rl.config import Arm
+
+    own = {field.name for field in dataclasses.fields(Arm) if field.default is None}
+    (line,) = [line for line in GUIDE.read_text().splitlines() if line.startswith("An arm may also have its own")]
+    assert set(re.findall(r"its own `(\w+)`", line)) == own

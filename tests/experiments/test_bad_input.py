@@ -51,7 +51,7 @@ config = dataclasses.replace(smoke, {change})
         ("data=JsonLines(path='empty.jsonl')", "empty.jsonl holds no records"),
         ("data=JsonLines(path='mine.jsonl', question='prompt')", "mine.jsonl:1 has no field 'prompt'"),
         ("data=JsonLines(path='mine.jsonl', heldout=9)", "set warm_start.steps=0"),
-        ("data=JsonLines(path='mine.jsonl', heldout=2), warm_start=WarmStart(steps=0)", "Use data.heldout=8"),
+        ("data=JsonLines(path='mine.jsonl', heldout=2), warm_start=WarmStart(steps=0)", "Use data.heldout=12"),
         ("arms=(Arm(name='a/b', loss=smoke.arms[0].loss),)", "arm 'a/b' cannot be a folder"),
         ("reward=lambda sample: 1.0", "A reward function is called as reward_fn(sample, response)"),
         ("reward_workers=0", "reward_workers=0"),

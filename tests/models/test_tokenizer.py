@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from framework.errors import UserError
 from models.tokenizer import ByteTokenizer, TextTokenizer
 
 TEXTS = ["evaluate ( True and not False )", "sort s> sky,kit,poem", "кот спит, кот ест", "日本語のテキスト"] * 4
@@ -51,6 +52,34 @@ def test_padding_is_left_out_and_nothing_follows_the_end():
     assert BYTES.decode([0, a, 0, 1, b]) == "a"
     assert BYTES.decode([]) == ""
     assert BYTES.decode([1]) == ""
+
+
+@pytest.mark.parametrize("tokenizer", [BYTES, MERGED, ByteTokenizer(merges=90).build(["<eos> <pad>", "eos"] * 50)])
+@pytest.mark.parametrize("text", ["a<eos>b", "<pad>", "<think><eos></think>", "<<eos><pad>>"])
+def test_the_end_and_padding_written_in_a_text_are_plain_characters(tokenizer, text, tmp_path):
+    ids = tokenizer.encode(text)
+    assert not {tokenizer.pad_id, tokenizer.eos_id} & set(ids)
+    assert tokenizer.decode(ids) == text
+    tokenizer.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(text).ids == ids
+
+
+def test_ids_stay_what_saved_checkpoints_were_trained_with():
+    vocab = BYTES.tokenizer.get_vocab()
+    assert [vocab[t] for t in ("<pad>", "<eos>", *ByteTokenizer().tags, "!", "A", "a")] == [0, 1, 2, 3, 4, 5, 6, 38, 70]
+    assert len(vocab) == 262
+    assert MERGED.encode("<think>кот True</think>") == [2, 271, 226, 273, 287, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("ab\udcff", r"has '\\udcff' at character 3 of 3.*in UTF-8"), ("\ud800", r"'\\ud800' at character 1 of 1")],
+)
+def test_half_a_character_is_named_with_its_place(text, said):
+    with pytest.raises(UserError, match=said):
+        BYTES.encode(text)
+    with pytest.raises(UserError, match=said):
+        ByteTokenizer(merges=4).build(["fine", text])
 
 
 def test_broken_characters_become_a_sign_and_leave_the_tag_behind_them_alone():

@@ -146,12 +146,25 @@ def test_nothing_to_do_gives_nothing(engine):
         ({"max_tokens": 11}, "max_new_tokens=11"),
         ({"temperature": -1.0}, "0 for greedy"),
         ({"temperature": float("nan")}, "0 for greedy"),
+        ({"prompt": [2, 40]}, r"token 40 at place 1 of its prompt, but the model has tokens 0 to 39"),
+        ({"prompt": [-1, 2]}, r"token -1 at place 0"),
+        ({"prompt": [2.0, 3.0]}, r"not a list of whole numbers: \[2\.0, 3\.0\]\. Give token ids from 0 to 39"),
+        ({"prompt": "text"}, "not a list of whole numbers: text"),
+        ({"prompt": [[2], [3, 4]]}, "not a list of whole numbers"),
+        ({"id": -1}, r"id=-1.* from 0 to 4294967295"),
+        ({"id": 2**32}, "id=4294967296"),
+        ({"id": 1.5}, "id=1.5"),
     ],
 )
 def test_requests_that_cannot_run_say_what_to_type(engine, change, advice):
     request = dataclasses.replace(Request(id=0, prompt=[2, 3]), **change)
     with pytest.raises(UserError, match=advice):
         engine.generate([request], jax.random.key(0))
+
+
+def test_the_first_and_last_of_ids_and_tokens_run(engine):
+    asked = [Request(id=i, prompt=np.array([0, 39]), max_tokens=1) for i in (0, np.int64(7), 2**32 - 1)]
+    assert len(engine.generate(asked, jax.random.key(0))) == 3
 
 
 def test_nan_weights_are_an_error_that_names_the_version(model):
