@@ -19,14 +19,23 @@ from framework.rundata import RunData, StageData, load_run
 from framework.rundir import RunDir, write_atomic
 from rl.grpo import GRPO
 
-__all__ = ["collect", "page", "reproduce_claims", "update_page"]
+__all__ = ["collect", "judge", "page", "reproduce_claims", "update_page"]
 
+# The page shows what these seeds measured, and nothing else.
+SEEDS = (0, 1, 2)
+RESULTS = Path(__file__).parent / "results" / "entropy_mechanism.json"
+PAGE = Path(__file__).parents[1] / "docs" / "papers" / "entropy-mechanism.md"
+
+_NOT_MEASURED = "not measured"
 _TAIL = 3  # evaluations averaged for a final value: one evaluation is a noisy sample
 _T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # two-sided 95 % Student t for n seeds
 
 
 def reproduce_claims(config: GRPO, claims: Sequence[Claim], *, out: Path, results: Path, seeds: Sequence[int]) -> None:
-    """Run `config` for every seed under `out`, write the results file, and the page that shows it if there is one."""
+    """Run `config` for every seed under `out` and write the results file.
+
+    The docs page follows if this is the file it shows, measured with the seeds it names.
+    """
     runs: dict[int, RunData] = {}
     for seed in seeds:
         path = out / f"seed-{seed}"
@@ -37,18 +46,21 @@ def reproduce_claims(config: GRPO, claims: Sequence[Claim], *, out: Path, result
         changes = diff_json(run.stored_config, json.loads(json.dumps(to_json(seeded))))
         if changes:
             raise UserError(
-                f"{path} was started with another config: {'; '.join(changes)}. Move it away, or give another folder: --out DIR."
+                f"{path} was started with another config: {'; '.join(changes)}. Move it away, or give another folder: --dir DIR."
             )
         with run.lock():
             seeded.run(run)
         runs[seed] = load_run(path, order=[arm.name for arm in config.arms])
-    print(write_report(list(runs.values()), out / "report.html", sections=config.sections(list(runs.values()))))
     measured = collect(runs, claims, [arm.name for arm in config.arms])
     results.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(results, json.dumps(measured, indent=1, allow_nan=False) + "\n")
-    docs = results.parents[2] / "docs" / "papers" / "entropy-mechanism.md" if len(results.parents) > 2 else results
-    if docs.is_file():
-        update_page(docs, measured)
+    if PAGE.is_file():
+        if results.resolve() == RESULTS.resolve() and tuple(sorted(seeds)) == SEEDS:
+            update_page(PAGE, measured)
+        else:
+            print(f"{PAGE} stays as it is: it shows {RESULTS.name} of seeds {SEEDS}.")
+    shown = list(runs.values())  # last: a mistake in a plot must not cost the numbers
+    print(write_report(shown, out / "report.html", sections=config.sections(shown)))
 
 
 def collect(runs: Mapping[int, RunData], claims: Sequence[Claim], arms: Sequence[str]) -> dict[str, Any]:
@@ -57,19 +69,29 @@ def collect(runs: Mapping[int, RunData], claims: Sequence[Claim], arms: Sequence
     any_run = next(iter(runs.values()))
     return {
         "paper": "The Entropy Mechanism of RL for Reasoning Language Models (arXiv:2505.22617)",
-        "command": "maypole reproduce entropy_mechanism",
+        "command": "maypole reproduce entropy_mechanism" + _seeds_option(sorted(runs)),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "environment": any_run.env,
         "seeds": sorted(runs),
         "wall_time_s": sum(stage.metrics.elapsed_s for run in runs.values() for stage in run.stages),
         "arms": {arm: {"seeds": by_seed, "mean": _means(by_seed)} for arm, by_seed in measured.items()},
-        "claims": [_judge(claim, measured) for claim in claims],
+        "claims": [judge(claim, measured) for claim in claims],
     }
 
 
+def _seeds_option(seeds: Sequence[int]) -> str:
+    return "" if tuple(seeds) == SEEDS else f" --seeds {' '.join(map(str, seeds))}"
+
+
 def _measure(run: RunData, stage: StageData) -> dict[str, float | None]:
-    tail = lambda name: float(np.mean(stage.metrics.series(name)[1][-_TAIL:]))  # noqa: E731 - a name for a mean
-    first = lambda name: float(stage.metrics.series(name)[1][0])  # noqa: E731
+    def tail(name: str) -> float:
+        values = stage.metrics.tail_mean(name, _TAIL)
+        return math.nan if values is None else values
+
+    def first(name: str) -> float:
+        values = stage.metrics.series(name)[1]
+        return float(values[0]) if len(values) else math.nan
+
     fit, r = fit_law(stage), correlations(stage)
     values = {
         "warm_start_accuracy": first("eval/accuracy"),
@@ -79,7 +101,7 @@ def _measure(run: RunData, stage: StageData) -> dict[str, float | None]:
         "warm_start_entropy": first("eval/entropy"),
         "final_entropy": tail("eval/entropy"),
         "final_length": tail("eval/length"),
-        "logp_gap_max": float(stage.metrics.series("sampler/logp_gap_max")[1].max()),
+        "logp_gap_max": float(stage.metrics.series("sampler/logp_gap_max")[1].max(initial=-math.inf)),
         "pearson_token_covariance": r["policy/cov_mean"],
         "pearson_group_covariance": r["policy/cov_group"],
         "positive_token_covariance": _positive(stage, "policy/cov_mean"),
@@ -96,7 +118,8 @@ def _measure(run: RunData, stage: StageData) -> dict[str, float | None]:
 
 def _positive(stage: StageData, name: str) -> float:
     """Share of the steps in which a covariance is positive: the theory then says that entropy falls."""
-    return float(np.mean(stage.metrics.series(name)[1] > 0))
+    values = stage.metrics.series(name)[1]
+    return float(np.mean(values > 0)) if len(values) else math.nan
 
 
 def _means(by_seed: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float | None]]:
@@ -111,15 +134,15 @@ def _means(by_seed: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[
     return result
 
 
-def _judge(claim: Claim, measured: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> dict[str, Any]:
-    """A claim holds if it holds for every seed. Value: the first of two arms minus the second; of more arms the best one's own."""
+def judge(claim: Claim, measured: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> dict[str, Any]:
+    """A claim holds if it holds for every seed; None where a number was not measured: arm -> seed -> measure -> number.
+
+    Value: the first of two arms minus the second. With another number of arms, that of the best of them: nobody to compare with.
+    """
     seeds = next(iter(measured.values()))
-    values: dict[str, float] = {}
-    for seed in seeds:
-        own = [float(measured[arm][seed][claim.measure] or 0.0) for arm in claim.arms]
-        values[seed] = own[0] - own[1] if len(own) == 2 else max(own)
-    sign = 1.0 if claim.direction == "higher" else -1.0
-    holds = {seed: bool(sign * value >= sign * claim.threshold) for seed, value in values.items()}
+    values = {seed: _value(claim, [measured[arm][seed][claim.measure] for arm in claim.arms]) for seed in seeds}
+    holds = {seed: None if value is None else _holds(claim, value) for seed, value in values.items()}
+    known = False if False in holds.values() else None if None in holds.values() else True
     return {
         "name": claim.name,
         "text": claim.text,
@@ -129,8 +152,25 @@ def _judge(claim: Claim, measured: Mapping[str, Mapping[str, Mapping[str, float 
         "threshold": claim.threshold,
         "values": values,
         "holds_by_seed": holds,
-        "holds": all(holds.values()),
+        "holds": known,
     }
+
+
+def _value(claim: Claim, own: Sequence[float | None]) -> float | None:
+    numbers = [float(number) for number in own if number is not None]
+    if len(numbers) < len(own):
+        return None
+    if len(numbers) == 2:
+        return numbers[0] - numbers[1]
+    return {"higher": max, "lower": min, "equal": lambda n: min(n, key=abs)}[claim.direction](numbers)
+
+
+def _holds(claim: Claim, value: float) -> bool:
+    if claim.direction == "equal":
+        return abs(value) <= claim.threshold
+    if claim.direction == "lower" and len(claim.arms) == 2:
+        return value <= -claim.threshold
+    return value <= claim.threshold if claim.direction == "lower" else value >= claim.threshold
 
 
 _SHOWN = {
@@ -168,8 +208,9 @@ def page(results: Mapping[str, Any]) -> str:
         "| --- | --- | --- |",
     ]
     for claim in results["claims"]:
-        values = ", ".join(f"{value:+.3f}" for value in claim["values"].values())
-        lines.append(f"| {claim['text']} | {values} | {'yes' if claim['holds'] else 'no'} |")
+        values = ", ".join(_NOT_MEASURED if value is None else f"{value:+.3f}" for value in claim["values"].values())
+        held = {True: "yes", False: "no", None: _NOT_MEASURED}[claim["holds"]]
+        lines.append(f"| {claim['text']} | {values} | {held} |")
     return "\n".join(lines) + "\n"
 
 
@@ -197,4 +238,4 @@ def update_page(path: Path, results: Mapping[str, Any]) -> None:
     start, end = "<!-- results -->\n", "<!-- end of results -->"
     text = path.read_text(encoding="utf-8")
     head, rest = text.split(start, 1)
-    path.write_text(head + start + page(results) + end + rest.split(end, 1)[1], encoding="utf-8")
+    write_atomic(path, head + start + page(results) + end + rest.split(end, 1)[1])

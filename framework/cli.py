@@ -1,14 +1,17 @@
 """The `maypole` command: dispatch, exit codes and errors. Light on purpose: nothing here imports jax.
 
-Exit codes: 0 done; 1 something unexpected, with a traceback; 2 a mistake that the message says how to fix; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 something unexpected, with a traceback; 2 a mistake that the message says how to fix; 130 stopped by Ctrl-C,
+143 by SIGTERM.
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from framework.config import list_experiments, nearest
 from framework.errors import UserError
@@ -38,8 +41,22 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command and return its exit code. Without `argv` this is the process of the `maypole` script."""
+    code = _run(list(sys.argv[1:] if argv is None else argv))
+    if argv is None and code in (130, 143):
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process here: at the usual exit, a compilation that Ctrl-C left behind crashes and spoils the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _run(words: list[str]) -> int:
     show_traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
     try:

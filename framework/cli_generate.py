@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from framework.cli_paths import check_file
 from framework.config_text import diff_json, to_json
 from framework.errors import UserError
 from framework.rundata import RunDataError, read_jsonl
@@ -43,6 +44,8 @@ def generate_command(argv: Sequence[str]) -> int:
         raise UserError('There is nothing to answer. Give --prompt "TEXT" or --prompts file.jsonl.')
     if options.samples < 1 or options.max_tokens < 1 or options.temperature < 0:
         raise UserError("--samples and --max-tokens must be at least 1, and --temperature at least 0.")
+    if options.out:
+        check_file(options.out, "--out", "answers.jsonl")
     print(f"maypole generate {run.path}, stage {stage.name}, {len(prompts)} prompt(s)", file=sys.stderr, flush=True)
     from framework.cli_run import prepare_jax
 

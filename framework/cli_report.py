@@ -5,15 +5,22 @@ import os
 import re
 import shlex
 import sys
+import traceback
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from framework.cli_paths import check_file, check_folder
+from framework.cli_stop import stop_code
 from framework.config import PACKAGE, Spec, load_module
 from framework.errors import UserError
 from framework.experiment import Experiment
 from framework.rundata import RunData, RunDataError, load_run
 from framework.rundir import RunDir
+
+if TYPE_CHECKING:  # plots take a second to import
+    from framework.report import Section
 
 __all__ = ["finish", "print_table", "report_command", "reproduce_command"]
 
@@ -25,6 +32,9 @@ def finish(run: RunDir, config: Experiment) -> Path:
     return _write(data, run.path / "report.html", config)
 
 
+_SEEDS = [0, 1, 2]
+
+
 def report_command(argv: Sequence[str]) -> int:
     """Write one page about one run, or about several side by side."""
     parser = argparse.ArgumentParser(prog="maypole report", description="Write a page with plots.", allow_abbrev=False)
@@ -34,6 +44,8 @@ def report_command(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--open", action="store_true", help="show it in a browser")
     options = parser.parse_args(argv)
+    if options.out:
+        check_file(options.out, "--out", "report.html")
     config = _config_of(options.runs[0])
     data = [_load(path, _order(path)) for path in options.runs]
     default = options.runs[0] if len(data) == 1 else options.runs[0].resolve().parent
@@ -49,16 +61,24 @@ def reproduce_command(argv: Sequence[str]) -> int:
         prog="maypole reproduce", description="Run all arms and seeds of a paper's claims.", allow_abbrev=False
     )
     parser.add_argument("paper", help="a name from `maypole list`, or path/to/mine.py")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=_SEEDS, help="(default: 0 1 2)")
     parser.add_argument("--dir", type=Path, help="where the runs go (default: runs/reproduce-PAPER)")
-    parser.add_argument("--results", type=Path, help="the file to write (default: PAPER.json in experiments/results)")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="the file to write (default: PAPER.json in experiments/results; of other seeds, in DIR)",
+    )
     options = parser.parse_args(argv)
     spec = Spec.parse(options.paper)
     spec.check_exists()
     name = spec.name.partition("-")[0]
     out = options.dir or Path("runs") / f"reproduce-{name}"
-    results = options.results or _results_folder(spec) / f"{name}.json"
-    print(f"maypole reproduce {shlex.join(argv)} -> {out} and {results}", flush=True)
+    published = options.seeds == _SEEDS  # what the docs show is measured on these and no others
+    results = options.results or (_results_folder(spec) if published else out) / f"{name}.json"
+    check_folder(out, "--dir")
+    check_file(results, "--results", f"{name}.json")
+    command = f"maypole reproduce {shlex.join(argv)}"
+    print(f"{command} -> {out} and {results}", flush=True)
     from framework.cli_run import prepare_jax
 
     prepare_jax()
@@ -68,7 +88,15 @@ def reproduce_command(argv: Sequence[str]) -> int:
             f"{options.paper} cannot be reproduced: its module has no function `reproduce(out: Path, results: Path, "
             f"seeds: Sequence[int])`. A single run works: maypole run {options.paper}"
         )
-    reproduce(out=out, results=results, seeds=tuple(options.seeds))
+    try:
+        reproduce(out=out, results=results, seeds=tuple(options.seeds))
+    except (Exception, KeyboardInterrupt) as error:
+        again = f"To continue: {command}"
+        after_nan = f"With other values, the runs go to another folder: maypole reproduce {options.paper} --dir OTHER"
+        code = stop_code(error, again=again, after_nan=after_nan)
+        if code is None:
+            raise
+        return code
     print(results)
     return 0
 
@@ -106,11 +134,26 @@ def _load(path: Path, order: Sequence[str]) -> RunData:
 def _write(data: Sequence[RunData], out: Path, config: Experiment | None) -> Path:
     from framework.report import write_report
 
-    sections = config.sections(data) if config is not None else ()
-    written = write_report(data, out, sections=sections)
+    written = write_report(data, out, sections=_sections(data, config))
     print_table(data)
     print(os.path.relpath(written) if written.resolve().is_relative_to(Path.cwd()) else written)
     return written
+
+
+def _sections(data: Sequence[RunData], config: Experiment | None) -> "Sequence[Section]":
+    """The experiment's own part of the page; a mistake in it must not cost the rest."""
+    if config is None:
+        return ()
+    try:
+        return tuple(config.sections(data))
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            f"The report goes without the experiment's own part: sections() raised {type(error).__name__}: {error} "
+            f"({frame.filename}:{frame.lineno})",
+            file=sys.stderr,
+        )
+        return ()
 
 
 def print_table(data: Sequence[RunData]) -> None:

@@ -1,7 +1,9 @@
 """`maypole run` and `maypole resume`."""
 
 import argparse
+import dataclasses
 import datetime
+import json
 import os
 import shlex
 import shutil
@@ -12,12 +14,14 @@ from pathlib import Path
 from framework.allocator import keep_freed_memory
 from framework.cli import is_user_error
 from framework.cli_help import print_fields
+from framework.cli_paths import check_folder, check_name
+from framework.cli_stop import stop_code
 from framework.config import Spec, load_experiment
-from framework.config_text import diff
+from framework.config_text import diff, diff_json, to_json
 from framework.errors import UserError
 from framework.experiment import Experiment
 from framework.overrides import apply_overrides
-from framework.rundir import RunDir, check_free
+from framework.rundir import RUN_FILES, RunDir, check_free
 
 __all__ = ["prepare_jax", "resume_command", "run_command"]
 
@@ -53,6 +57,7 @@ def run_command(argv: Sequence[str]) -> int:
         print_fields(load_experiment(spec).config, f"maypole run {spec}", parser)
         return 0
     options = parser.parse_args(own)
+    check_folder(options.dir, "--dir")
     path = _run_path(options.dir, options.name, parsed)
     check_free(path, overwrite=options.overwrite)
     print(f"maypole run {shlex.join([spec, *overrides])} -> {path}", flush=True)  # before anything slow is imported
@@ -68,25 +73,50 @@ def run_command(argv: Sequence[str]) -> int:
 def resume_command(argv: Sequence[str]) -> int:
     """Continue a run: every stage that is not done, from its newest checkpoint."""
     parser = argparse.ArgumentParser(
-        prog="maypole resume", description="Continue a run that was stopped.", allow_abbrev=False
+        prog="maypole resume",
+        usage="maypole resume RUN [--accept-config-change [--field.sub value ...]]",
+        description="Continue a run that was stopped.",
+        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="the run folder, for example runs/NAME")
     parser.add_argument(
-        "--accept-config-change", action="store_true", help="go on with the config as its source gives it now"
+        "--accept-config-change",
+        action="store_true",
+        help="go on with the config as its source gives it now, and with the fields set here",
     )
-    options = parser.parse_args(argv)
+    own, overrides = _split(argv, ("--accept-config-change", "--help"), first=True)
+    options = parser.parse_args(own)
     run = RunDir.open(options.run)
+    accept = options.accept_config_change
+    if overrides and not accept:
+        again = shlex.join(["maypole", "resume", str(run.path), "--accept-config-change", *overrides])
+        raise UserError(f"{shlex.join(overrides)} would change the config of a run that has started. To do so: {again}")
+    before = run.stored_config
+    run = dataclasses.replace(run, overrides=(*run.overrides, *overrides))
     print(f"maypole resume {run.path}: {shlex.join([run.source, *run.overrides])}", flush=True)
     prepare_jax()
-    return _work(run, lambda: run.reload(accept_change=options.accept_config_change), new=False)
+
+    def load() -> Experiment:
+        config = run.reload(accept_change=accept)
+        for line in diff_json(before, json.loads(json.dumps(to_json(config)))):
+            print(f"  {line}", flush=True)
+        return config
+
+    return _work(run, load, new=False)
 
 
-def _split(argv: Sequence[str], own_names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Words that belong to the command's own options, and the rest: overrides of config fields."""
+def _split(argv: Sequence[str], own_names: Sequence[str], *, first: bool = False) -> tuple[list[str], list[str]]:
+    """Words that belong to the command's own options, and the rest: overrides of config fields.
+
+    first: words before any option are the command's own as well.
+    """
     own: list[str] = []
     rest: list[str] = []
-    into = rest
+    into = own if first else rest
     for word in argv:
+        if word == "-h":
+            own.append(word)
+            continue
         if word.startswith("--"):
             into = own if word.partition("=")[0] in own_names else rest
         into.append(word)
@@ -95,10 +125,7 @@ def _split(argv: Sequence[str], own_names: Sequence[str]) -> tuple[list[str], li
 
 def _run_path(folder: Path, name: str | None, spec: Spec) -> Path:
     if name is not None:
-        if not name or Path(name).name != name or name.startswith("."):
-            raise UserError(
-                f"--name {name!r} is not a folder name: no slashes, no leading dot. --dir says where it goes."
-            )
+        check_name(name)
         return folder / name
     base = path = folder / f"{spec.name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     count = 2
@@ -127,44 +154,41 @@ def prepare_jax() -> None:
 
 def _work(run: RunDir, load: Callable[[], Experiment], *, new: bool) -> int:
     """Run the experiment and write its report; say how to continue when it stops early."""
-    resume = f"To continue: maypole resume {shlex.quote(str(run.path))}"
+    folder = shlex.quote(str(run.path))
+    resume = f"To continue: maypole resume {folder}"
+    lower = f"To continue with other values: maypole resume {folder} --accept-config-change --optimizer.lr LOWER"
     with run.lock():
         try:
             config = load()
             config.run(run)
-        except KeyboardInterrupt:
-            print(f"\nStopped.\n{resume}", file=sys.stderr)
-            return 130
-        except Exception as error:
-            if _loop_error(error, "Interrupted"):
-                print(f"{error}\n{resume}", file=sys.stderr)
-                return 128 + int(getattr(error, "signum", 2))
-            if _loop_error(error, "NonFiniteLoss"):
-                print(f"error: {error}\n{resume}", file=sys.stderr)
-                return 1
-            if isinstance(error, ValueError) and is_user_error(error):
-                if new:
-                    _discard(run)
-                raise
-            print(resume, file=sys.stderr)  # above the traceback, which main lets through
+        except (Exception, KeyboardInterrupt) as error:
+            code = stop_code(error, again=resume, after_nan=lower)
+            if code is not None:
+                return code
+            theirs = isinstance(error, ValueError) and is_user_error(error)
+            gone = new and _discard(run)
+            if not theirs:  # above the traceback, which main lets through
+                print(f"Nothing was trained: {folder} is removed again." if gone else resume, file=sys.stderr)
             raise
         from framework.cli_report import finish  # here and not above: plots take a second to import
 
         try:
             finish(run, config)
         except Exception:
-            print(f"The run is finished, only its report failed. Again: maypole report {run.path}", file=sys.stderr)
+            print(f"The run is finished, only its report failed. Again: maypole report {folder}", file=sys.stderr)
             raise
     return 0
 
 
-def _loop_error(error: Exception, name: str) -> bool:
-    """Whether `framework.loop` raised it; that module imports jax, so it is asked for only where it is loaded."""
-    kind = getattr(sys.modules.get("framework.loop"), name, None)
-    return kind is not None and isinstance(error, kind)
+def _discard(run: RunDir) -> bool:
+    """A run that failed before a stage wrote anything leaves no folder behind: the corrected command can be typed again.
 
-
-def _discard(run: RunDir) -> None:
-    """A config that could not even be built leaves no folder behind, so that the corrected command can be typed again."""
-    if not run.stages() and not any(p.is_dir() and any(p.iterdir()) for p in run.path.iterdir()):
-        shutil.rmtree(run.path)
+    A file that maypole does not know stays, and the folder with it.
+    """
+    known = (*RUN_FILES, "lock", "tokenizer.json")
+    items = list(run.path.iterdir())
+    written = any(p.is_file() and p.stat().st_size for item in items if item.is_dir() for p in item.rglob("*"))
+    if written or any(item.is_file() and item.name not in known for item in items):
+        return False
+    shutil.rmtree(run.path)
+    return True

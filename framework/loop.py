@@ -165,7 +165,7 @@ def _non_finite(key: str, value: float, name: str, step: int, checkpoints: Check
     last_good = f"The last good checkpoint is {checkpoints.folder(good[-1])}" if good else "There is no checkpoint yet"
     return NonFiniteLoss(
         f"{key} is {value} at step {step} of stage {name!r}; the state was not saved. {last_good}. "
-        "Lower the learning rate or grad_clip and run again (it continues from the last checkpoint), or set "
+        "The same config would give the same numbers again: lower the learning rate or grad_clip, or set "
         "jax.config.update('jax_debug_nans', True) to find the operation.",
         step,
     )

@@ -20,9 +20,10 @@ from framework.experiment import Experiment
 from framework.overrides import apply_overrides
 from framework.runlock import hold_lock, refuse_if_held
 
-__all__ = ["ConfigChanged", "RunDir", "StageDir", "check_free", "write_atomic"]
+__all__ = ["RUN_FILES", "ConfigChanged", "RunDir", "StageDir", "check_free", "write_atomic"]
 
 CONFIG_JSON, CONFIG_TXT, ENV_JSON, DONE_JSON = "config.json", "config.txt", "env.json", "done.json"
+RUN_FILES = (CONFIG_JSON, CONFIG_TXT, ENV_JSON)  # what `create` writes
 
 
 class ConfigChanged(UserError):
@@ -127,7 +128,7 @@ class RunDir:
         return self.path.resolve().name
 
     @property
-    def stored_config(self) -> Json:
+    def stored_config(self) -> dict[str, Json]:
         """The config the run was started with, as JSON (see `config_text.to_json`)."""
         return _read_config(self.path)["config"]
 
@@ -139,10 +140,25 @@ class RunDir:
         return StageDir(self.path / name)
 
     def stages(self) -> list[StageDir]:
-        """The stages that have started, oldest first."""
+        """The stages that have started, in the order they are worked on: warm start, the arms of the config, others by time."""
         found = [StageDir(p) for p in self.path.iterdir() if p.is_dir() and not p.name.startswith(".")]
         started = [s for s in found if s.metrics_path.exists() or s.checkpoints_path.exists() or s.done]
-        return sorted(started, key=lambda stage: (_last_written(stage), stage.name))
+        rank = {name: i for i, name in enumerate(self._arm_names())}
+
+        def place(stage: StageDir) -> tuple[int, int, float, str]:
+            group = 1 if stage.name in rank else 0 if stage.name.startswith("warm") else 2
+            return group, rank.get(stage.name, 0), _last_written(stage) if group != 1 else 0.0, stage.name
+
+        return sorted(started, key=place)
+
+    def _arm_names(self) -> list[str]:
+        """The arms in the order of the stored config; nothing for a config without arms, or a folder without a config."""
+        try:
+            arms = self.stored_config.get("arms")
+        except UserError:
+            return []
+        named = [arm.get("name") for arm in arms if isinstance(arm, dict)] if isinstance(arms, list) else []
+        return [name for name in named if isinstance(name, str)]
 
     def lock(self) -> AbstractContextManager[None]:
         """`with run.lock():` keeps a second process away; it gets a `UserError` that names this one."""
@@ -201,7 +217,26 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UserError(
             f'{file} has not the keys "source", "overrides" and "config". It was not written by maypole run.'
         )
+    _check_types(file, stored)
     return stored
+
+
+def _check_types(file: Path, stored: Mapping[str, Any]) -> None:
+    overrides = stored["overrides"]
+    sound = {
+        "source": ("text", isinstance(stored["source"], str)),
+        "overrides": (
+            "a list of text",
+            isinstance(overrides, list) and all(isinstance(word, str) for word in overrides),
+        ),
+        "config": ("an object", isinstance(stored["config"], dict)),
+    }
+    for key, (kind, good) in sound.items():
+        if not good:
+            raise UserError(
+                f'{file}: "{key}" must be {kind}, and is {json.dumps(stored[key])[:60]}. The file is damaged: restore it, or start '
+                "a new run: maypole run EXPERIMENT"
+            )
 
 
 def _occupied(path: Path) -> bool:

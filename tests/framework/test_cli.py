@@ -12,6 +12,7 @@ import pytest
 
 from framework.cli import main
 from framework.config import LoadedExperiment, load_experiment
+from framework.errors import UserError
 
 TOY = Path(__file__).parent / "fixtures" / "toy_experiment.py"
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +87,16 @@ def test_reproduce_calls_the_modules_function(tmp_path):
         (["generate", "runs/a", "--stage", "x", "--prompt", "p"], "It has: warm_start, clipped, kl-cov"),
         (["generate", "runs/a"], "--prompt"),
         (["reproduce", "no_such_paper"], "no experiment called"),
+        (["run", TOY, "--name", "a\nb"], "invisible character"),
+        (["run", TOY, "--name", "b", "--dir", TOY], f"cannot be a folder: {TOY} is a file"),
+        (["run", TOY, "--name", "b", "--dir", "x" * 300], "File name too long"),
+        (["report", "runs/a", "--out", "runs"], "is a folder, not a file. Type: --out runs/report.html"),
+        (["report", "runs/a", "--out", TOY / "x.html"], f"{TOY} is a file"),
+        (["generate", "runs/a", "--prompt", "p", "--out", "runs"], "Type: --out runs/answers.jsonl"),
+        (["reproduce", TOY, "--dir", TOY], f"{TOY} is a file"),
+        (["reproduce", TOY, "--results", "runs"], "Type: --results runs/toy_experiment.json"),
+        (["resume", "runs/a", "--seed", "1"], "maypole resume runs/a --accept-config-change --seed 1"),
+        (["resume", "runs/a", "--accept-config-change", "--sed", "1"], "Did you mean seed?"),
     ],
     ids=lambda value: " ".join(map(str, value)).replace(str(TOY), "TOY") if isinstance(value, list) else "",
 )
@@ -125,6 +136,104 @@ def test_a_signal_caught_by_the_loop_gives_its_exit_code(tmp_path, monkeypatch, 
     assert said == ["SIGTERM stopped stage 'a' after step 3 of 9.", "To continue: maypole resume runs/a"]
 
 
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [([], ""), (["--seeds", "1"], "runs/reproduce-toy_experiment/"), (["--seeds", "0", "1", "2"], "")],
+)
+def test_other_seeds_do_not_overwrite_the_published_results(toy_loop, words, folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    toy_loop.reproduce_ends_with(KeyboardInterrupt())
+    main(["reproduce", str(TOY), *words])
+    results = capsys.readouterr().out.splitlines()[0].rpartition(" and ")[2]
+    assert (tmp_path / results) == tmp_path / folder / "toy_experiment.json"
+
+
+@pytest.mark.parametrize(("signum", "code"), [(2, 130), (15, 143)])
+def test_reproduce_stopped_by_a_signal_names_the_command_that_goes_on(toy_loop, signum, code, capsys):
+    toy_loop.reproduce_ends_with(toy_loop.Interrupted("stopped after step 3 of 9.", signum))
+    assert main(["reproduce", str(TOY), "--seeds", "1"]) == code
+    again = f"To continue: maypole reproduce {TOY} --seeds 1"
+    assert capsys.readouterr().err.splitlines() == ["stopped after step 3 of 9.", again]
+    toy_loop.reproduce_ends_with(KeyboardInterrupt())
+    assert main(["reproduce", str(TOY), "--seeds", "1"]) == 130
+    assert capsys.readouterr().err.splitlines() == ["", "Stopped.", again]
+
+
+def test_a_loss_that_is_not_finite_is_answered_with_other_values_not_with_the_same_again(toy_loop, capsys):
+    toy_loop.reproduce_ends_with(toy_loop.NonFiniteLoss("loss/total is nan."))
+    assert main(["reproduce", str(TOY)]) == 1
+    assert capsys.readouterr().err.splitlines()[0] == "error: loss/total is nan."
+
+    def broken(self, run):
+        run.stage("a").metrics_path.write_text('{"step": 0}\n')
+        raise toy_loop.NonFiniteLoss("loss/total is nan.")
+
+    toy_loop.run_is(broken)
+    assert main(["run", str(TOY), "--name", "a"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: loss/total is nan.",
+        "To continue with other values: maypole resume runs/a --accept-config-change --optimizer.lr LOWER",
+    ]
+
+
+def test_a_bug_before_anything_was_written_leaves_the_name_free(toy_loop, tmp_path, capsys):
+    def bug(self, run):
+        (run.stage("warm_start").path / "checkpoints").mkdir()
+        (run.path / "tokenizer.json").write_text("{}")
+        raise RuntimeError("a bug")
+
+    toy_loop.run_is(bug)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a bug"):
+            main(["run", str(TOY), "--name", "a"])
+        assert capsys.readouterr().err == "Nothing was trained: runs/a is removed again.\n"
+        assert not (tmp_path / "runs/a").exists()
+
+
+@pytest.mark.parametrize("file", ["precious.txt", "warm_start/metrics.jsonl"])
+def test_a_bug_after_something_was_written_keeps_the_run(toy_loop, tmp_path, capsys, file):
+    def bug(self, run):
+        run.stage("warm_start")
+        (run.path / file).write_text('{"step": 0}\n')
+        raise RuntimeError("a bug")
+
+    toy_loop.run_is(bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["run", str(TOY), "--name", "a"])
+    assert capsys.readouterr().err == "To continue: maypole resume runs/a\n"
+    assert (tmp_path / "runs/a" / file).is_file()
+
+
+@pytest.fixture
+def toy_loop(tmp_path, monkeypatch):
+    """The errors of `framework.loop` without jax, and ways to make the toy experiment end with them."""
+
+    class Interrupted(Exception):
+        def __init__(self, message, signum=2):
+            super().__init__(message)
+            self.signum = signum
+
+    class NonFiniteLoss(UserError):
+        pass
+
+    module = load_experiment(str(TOY)).module
+
+    def reproduce_ends_with(error):
+        def reproduce(out, results, seeds):
+            raise error
+
+        monkeypatch.setattr("framework.cli_report.load_module", lambda spec: SimpleNamespace(reproduce=reproduce))
+
+    def run_is(run):
+        monkeypatch.setattr("framework.cli_run.load_experiment", lambda spec: load_with(module, run))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    errors = SimpleNamespace(Interrupted=Interrupted, NonFiniteLoss=NonFiniteLoss)
+    monkeypatch.setitem(sys.modules, "framework.loop", errors)
+    return SimpleNamespace(**vars(errors), reproduce_ends_with=reproduce_ends_with, run_is=run_is)
+
+
 def load_with(module, run):
     config = type("Stopping", (module.Toy,), {"run": run})()
     return LoadedExperiment(config=config, module=module, source=f"{TOY}:config", name="toy")
@@ -144,6 +253,45 @@ def test_a_run_that_stops_says_how_to_resume_and_resumes(tmp_path, fail, code, s
     (tmp_path / "runs/a/mended").touch()
     assert maypole("resume", "runs/a", cwd=tmp_path).stdout.splitlines()[-1] == "runs/a/report.html"
     assert len((tmp_path / "runs/a/clipped/metrics.jsonl").read_text().splitlines()) == 4  # not run twice
+
+
+def test_resume_takes_other_values_and_keeps_them(tmp_path):
+    maypole("run", TOY, "--name", "a", "--fail", "bug", cwd=tmp_path, code=1)
+    (tmp_path / "runs/a/mended").touch()
+    done = maypole("resume", "runs/a", "--accept-config-change", "--steps", "5", cwd=tmp_path)
+    assert done.stdout.splitlines()[:2] == [
+        f"maypole resume runs/a: {TOY}:config --fail bug --steps 5",
+        "  steps: 3 -> 5",
+    ]
+    stored = json.loads((tmp_path / "runs/a/config.json").read_text())
+    assert (stored["overrides"], stored["config"]["steps"]) == (["--fail", "bug", "--steps", "5"], 5)
+    assert len((tmp_path / "runs/a/kl-cov/metrics.jsonl").read_text().splitlines()) == 6
+    maypole("resume", "runs/a", cwd=tmp_path)
+
+
+def test_a_crash_at_interpreter_exit_does_not_spoil_the_exit_code_of_ctrl_c(tmp_path):
+    crashing = "import atexit, os\natexit.register(os.abort)\n"  # as a compilation that was cut short does
+    (tmp_path / "crash.py").write_text(crashing + TOY.read_text().split('"""', 2)[2])
+    done = maypole("run", "crash.py", "--name", "a", "--fail", "interrupt", cwd=tmp_path, code=130)
+    assert done.stderr.splitlines()[-1] == "To continue: maypole resume runs/a"
+    assert done.stdout.startswith("maypole run crash.py")
+
+
+def test_a_mistake_in_the_experiments_own_sections_does_not_cost_the_page(tmp_path):
+    (tmp_path / "mine.py").write_text(TOY.read_text().replace("return ()", "raise KeyError('policy/cov')"))
+    done = maypole("run", "mine.py", "--name", "a", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "runs/a/report.html"
+    assert "sections() raised KeyError: 'policy/cov'" in done.stderr
+    assert "mine.py:" in done.stderr
+    (tmp_path / "runs/a/report.html").unlink()
+    maypole("report", "runs/a", cwd=tmp_path)
+    assert (tmp_path / "runs/a/report.html").is_file()
+
+
+def test_a_name_too_long_for_a_folder_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(TOY), "--name", "n" * 300]) == 2
+    assert "has 300 bytes" in capsys.readouterr().err
 
 
 def test_help_lists_fields_with_docs_and_marks_fixed_ones(tmp_path):

@@ -189,6 +189,7 @@ def test_a_non_finite_step_is_logged_not_saved_and_names_the_last_good_checkpoin
     ) as error:
         run(tmp_path, step_fn=broken)
     assert error.value.step == 6
+    assert "The same config would give the same numbers again: lower the learning rate" in str(error.value)
     assert saved(tmp_path) == [3], "step 6 was due, but its state is broken"
     assert lines(tmp_path)[-1][key] is None
     assert int(run(tmp_path)["n"]) == 10

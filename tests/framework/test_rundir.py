@@ -69,6 +69,13 @@ def test_an_empty_folder_is_taken(tmp_path, source):
         ({}, ["has no config.json"]),
         ({"config.json": "{"}, ["is not JSON"]),
         ({"config.json": "[]"}, ["has not the keys"]),
+        (
+            {"config.json": '{"source": "s", "overrides": null, "config": {}}'},
+            ['"overrides"', "is null", "maypole run"],
+        ),
+        ({"config.json": '{"source": "s", "overrides": [1], "config": {}}'}, ['"overrides"', "is [1]"]),
+        ({"config.json": '{"source": 3, "overrides": [], "config": {}}'}, ['"source"', "is 3"]),
+        ({"config.json": '{"source": "s", "overrides": [], "config": 4}'}, ['"config"', "is 4"]),
     ],
 )
 def test_opening_what_is_no_run_says_so(tmp_path, source, content, words):
@@ -93,6 +100,17 @@ def test_stages_are_done_when_marked(tmp_path, source):
     for name in ("", "../b", "a/b", ".hidden"):
         with pytest.raises(UserError, match="named like a folder"):
             run.stage(name)
+
+
+def test_stages_come_in_the_order_of_the_config_whatever_was_written_last(tmp_path, source):
+    run = create(tmp_path / "a", source)
+    for name in ("zz_extra", "kl-cov", "aa_extra", "clipped", "warm_start"):
+        stage = run.stage(name)
+        stage.metrics_path.write_text("{}\n")
+        os.utime(stage.metrics_path, (1000, len(list(run.path.iterdir()))))
+    assert [s.name for s in run.stages()] == ["warm_start", "clipped", "kl-cov", "zz_extra", "aa_extra"]
+    (run.path / "config.json").unlink()  # a copy of the stages alone: their times are all there is
+    assert [s.name for s in run.stages()] == ["warm_start", "zz_extra", "kl-cov", "aa_extra", "clipped"]
 
 
 def test_a_changed_source_is_noticed_and_can_be_accepted(tmp_path, source):
