@@ -58,6 +58,7 @@ def fit(
     evaluate: Callable[[State, int], Metrics] | None = None,
     evaluate_every: int = 0,
     checkpoint_every: int = 0,
+    more_follows: bool = False,
 ) -> State:
     """Train until `steps` steps are done, starting from the newest checkpoint if there is one.
 
@@ -65,7 +66,8 @@ def fit(
     `step_fn(state, i)` does step i = 0, 1, ...; `evaluate(state, n)` looks at the state after n steps. Both must
     be functions of their arguments alone: then a run that was killed ends with the bits of one that was not.
     Evaluates before the first step, each `evaluate_every` steps (0: never in between) and at the end. Saves
-    each `checkpoint_every` steps (0: never in between), at the end, and when a signal stops the run.
+    each `checkpoint_every` steps (0: never in between), at the end, and when a signal stops the run. A signal in the last
+    step stops nothing, unless `more_follows`: other stages, that should not begin.
     """
     name = stage if isinstance(stage, str) else stage.name
 
@@ -113,7 +115,7 @@ def fit(
             if last or signum is not None or (checkpoint_every and finished % checkpoint_every == 0):
                 logger.sync()
                 checkpoints.save(finished, state, {"stage": name, "steps": steps})
-            if signum is not None and not last:
+            if signum is not None and (more_follows or not last):
                 checkpoints.wait()
                 raise _interrupted(signum, name, finished, steps, checkpoints)
     return state

@@ -131,5 +131,6 @@ def run_arm(
             evaluate=lambda state, step: evaluator(engine, state.params, step, logger),
             evaluate_every=config.evaluation.every,
             checkpoint_every=config.checkpoint_every,
+            more_follows=arm != config.arms[-1],
         )
     stage.mark_done({"steps": config.steps, "traces": budget.traces("policy step")})

@@ -75,6 +75,7 @@ def run_warm_start(
             evaluate=lambda state, step: evaluator(engine, state.params, step, logger),
             evaluate_every=config.warm_start.steps,
             checkpoint_every=config.checkpoint_every * 5,
+            more_follows=True,
         )
         if not checkpoints.steps():
             checkpoints.save(0, state)  # steps=0: the arms and `generate` start from the random weights

@@ -160,6 +160,19 @@ def test_a_signal_in_the_last_step_is_no_interruption(tmp_path):
     assert int(run(tmp_path, step_fn=signalled)["n"]) == 10
 
 
+def test_a_signal_in_the_last_step_stops_before_the_stage_that_would_follow(tmp_path):
+    def signalled(state, index):
+        if index == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step_fn(state, index)
+
+    with pytest.raises(Interrupted, match=r"after step 10 of 10; saved in .*/10\."):
+        run(tmp_path, step_fn=signalled, more_follows=True)
+    run(tmp_path / "whole")
+    assert int(run(tmp_path, more_follows=True)["n"]) == 10  # resumed: nothing is left to do
+    assert lines(tmp_path) == lines(tmp_path / "whole")
+
+
 def test_a_signal_before_the_first_step_saves_nothing(tmp_path):
     def signalled(state, finished):
         os.kill(os.getpid(), signal.SIGTERM)
