@@ -5,7 +5,7 @@ maypole reproduce entropy_mechanism      seven arms, three seeds, experiments/re
 
 A small decoder learns worked examples of five SynLogic tasks, every second one with a wrong answer, and is then trained by
 reward alone. The unclipped arm isolates what the covariance rules do: both drop the usual clip of 0.2. Fractions are scaled to
-batches of about a thousand tokens, where the paper's 2e-4 would pick none.
+batches of about eight hundred tokens, where the paper's 2e-4 would pick none.
 """
 
 import dataclasses
