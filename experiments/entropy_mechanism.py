@@ -85,7 +85,7 @@ paper = dataclasses.replace(
         qk_norm=False,
         qkv_bias=True,
         tied=False,
-        remat=True,
+        remat="full",
         dtype="bfloat16",
     ),
     tokenizer=ByteTokenizer(tags=()),

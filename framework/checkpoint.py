@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from framework import state as state_lib
+from framework.distributed import agree, is_main
 from framework.errors import UserError
 
 Tree = TypeVar("Tree")
@@ -31,7 +32,11 @@ class CheckpointError(UserError):
 
 
 class Checkpoints:
-    """The checkpoints of one stage. Reading never changes a file, so others may read while a run writes."""
+    """The checkpoints of one stage. Reading never changes a file, so others may read while a run writes.
+
+    On many hosts every process makes the same calls and writes its own part of the arrays into the same folder. How many
+    processes wrote a checkpoint is nothing to those who read it.
+    """
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
         """`keep`: how many of the newest checkpoints stay on disk."""
@@ -73,15 +78,16 @@ class Checkpoints:
         if self._writer is None or self._writing is None:
             return
         step, self._writing = self._writing, None
-        self._writer.wait_until_finished()
+        self._writer.wait_until_finished()  # on many hosts: until all parts are there
+        if not is_main():
+            return
         if step not in self.steps():
             raise CheckpointError(
                 f"Orbax reported checkpoint {self.folder(step)} as saved, but it has no {_MARKER}. The installed "
                 "orbax-checkpoint may mark commits in another way: install the version in constraints.txt."
             )
-        if jax.process_index() == 0:
-            for old in self.steps()[: -self._keep]:
-                _delete(self.folder(old))
+        for old in self.steps()[: -self._keep]:
+            _delete(self.folder(old))
 
     def close(self) -> None:
         self.wait()
@@ -102,7 +108,7 @@ class Checkpoints:
         sharding (`framework.mesh.abstract_tree`). It need not be the sharding that was saved.
         """
         self.wait()
-        steps = self.steps()
+        steps = agree(self.steps())  # a shared file system may show a new folder to one host before another
         if not steps:
             return None
         try:
@@ -154,7 +160,7 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Remove what killed writers left behind: temporary folders and step folders without the marker."""
-        if jax.process_index() != 0 or not self.path.is_dir():
+        if not is_main() or not self.path.is_dir():
             return
         for folder in self.path.iterdir():
             unfinished = folder.name.isdecimal() and not (folder / _MARKER).is_file()
@@ -174,7 +180,7 @@ def _delete(folder: Path) -> None:
 
 
 def _abstract(value) -> jax.ShapeDtypeStruct:
-    sharding = getattr(value, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = getattr(value, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
 

@@ -1,7 +1,8 @@
 """The `maypole` command: dispatch, exit codes and errors. Light on purpose: nothing here imports jax.
 
-Exit codes: 0 done; 1 something unexpected, with a traceback; 2 a mistake that the message says how to fix; 130 stopped by Ctrl-C,
-143 by SIGTERM.
+Exit codes: 0 done; 1 something unexpected, with a traceback; 2 a mistake that the message says how to fix; 75 another process of a
+run on many hosts is gone or did not come, so that the same command may work when it is tried again; 130 stopped by Ctrl-C, 143 by
+SIGTERM.
 """
 
 import argparse
@@ -36,16 +37,45 @@ COMMANDS = {
         "generate_command",
         "text from a checkpoint:  maypole generate runs/NAME --prompt TEXT",
     ),
+    "launch": (
+        "framework.cli_launch",
+        "launch_command",
+        "job files for GKE and SLURM:  maypole launch entropy_mechanism --on slurm --nodes 4 --print",
+    ),
+    "import": (
+        "framework.cli_models",
+        "import_command",
+        "a Hugging Face checkpoint to a native folder:  maypole import SRC OUT",
+    ),
+    "export": (
+        "framework.cli_models",
+        "export_command",
+        "a native folder or a run to a Hugging Face checkpoint:  maypole export SRC OUT",
+    ),
     "list": ("framework.cli", "list_command", "the experiments that come with maypole"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Without `argv` this is the process of the `maypole` script."""
-    code = _run(list(sys.argv[1:] if argv is None else argv))
-    if argv is None and code in (130, 143):
+    if argv is not None:
+        return _run(list(argv))
+    try:
+        code = _run(sys.argv[1:])
+    except Exception:
+        if not _was_joined():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code in (130, 143) or _was_joined():
         _leave(code)
     return code
+
+
+def _was_joined() -> bool:
+    """Whether this was one process of several: then jax waits for the others at the usual exit, who may be gone."""
+    module = sys.modules.get("framework.distributed")
+    return module is not None and module.was_joined()
 
 
 def _leave(code: int) -> NoReturn:
@@ -71,7 +101,7 @@ def _run(words: list[str]) -> int:
         if show_traceback or not is_user_error(error):
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return getattr(error, "exit_code", 2)
 
 
 def is_user_error(error: ValueError) -> bool:

@@ -1,6 +1,7 @@
 """`maypole run` and `maypole resume`."""
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -8,28 +9,34 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from framework.allocator import keep_freed_memory
 from framework.cli import is_user_error
 from framework.cli_help import print_fields
 from framework.cli_paths import check_folder, check_name
 from framework.cli_stop import stop_code
+from framework.cluster import CLUSTER_OPTIONS, Cluster, add_cluster_options, find_cluster
 from framework.config import Spec, load_experiment
 from framework.config_text import diff, diff_json, to_json
+from framework.distributed import agree, is_main, joined, leave, on_main, process_id, settle
 from framework.errors import UserError
 from framework.experiment import Experiment
 from framework.overrides import apply_overrides
-from framework.rundir import RUN_FILES, RunDir, check_free
+from framework.rundir import RUN_FILES, RunDir, check_free, wait_for_run
 
 __all__ = ["prepare_jax", "resume_command", "run_command"]
+
+
+_RUN_OPTIONS = ("--name", "--dir", "--overwrite", "--or-resume", *CLUSTER_OPTIONS)
 
 
 def _run_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="maypole run",
-        usage="maypole run EXPERIMENT[:VARIANT] [--name NAME] [--dir DIR] [--overwrite] [--field.sub value ...]",
+        usage="maypole run EXPERIMENT[:VARIANT] [--name NAME] [--dir DIR] [--overwrite | --or-resume] [--field.sub value ...]",
         description="Start an experiment: a name from `maypole list`, or path/to/mine.py:config.",
         epilog="maypole run EXPERIMENT --help lists every field that can be set.",
         allow_abbrev=False,
@@ -37,6 +44,10 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="name of the run folder (default: the experiment and the time)")
     parser.add_argument("--dir", type=Path, default=Path("runs"), help="where run folders are made (default: runs)")
     parser.add_argument("--overwrite", action="store_true", help="move an old run of that name aside and start again")
+    parser.add_argument(
+        "--or-resume", action="store_true", help="continue the run of that --name if there is one: for jobs that are restarted"
+    )
+    add_cluster_options(parser)
     return parser
 
 
@@ -50,24 +61,54 @@ def run_command(argv: Sequence[str]) -> int:
         raise UserError(
             f"The experiment comes first: maypole run EXPERIMENT {shlex.join(argv)}. To see which: maypole list"
         )
-    spec, (own, overrides) = argv[0], _split(argv[1:], ("--name", "--dir", "--overwrite"))
+    spec, (own, overrides) = argv[0], _split(argv[1:], _RUN_OPTIONS)
     parsed = Spec.parse(spec)
     parsed.check_exists()
     if "-h" in argv or "--help" in argv:
         print_fields(load_experiment(spec).config, f"maypole run {spec}", parser)
         return 0
     options = parser.parse_args(own)
-    check_folder(options.dir, "--dir")
-    path = _run_path(options.dir, options.name, parsed)
-    check_free(path, overwrite=options.overwrite)
-    print(f"maypole run {shlex.join([spec, *overrides])} -> {path}", flush=True)  # before anything slow is imported
+    if options.or_resume and (options.overwrite or options.name is None):
+        raise UserError("--or-resume continues the run of a name: it needs --name NAME, and no --overwrite.")
     prepare_jax()
-    loaded = load_experiment(spec)
-    config = apply_overrides(loaded.config, overrides)
-    for line in diff(loaded.config, config):
-        print(f"  {line}", flush=True)
-    run = RunDir.create(path, config, loaded.source, overrides, overwrite=options.overwrite)
-    return _work(run, lambda: config, new=True)
+    cluster = find_cluster(options)
+    path = _run_path(options.dir, options.name, parsed)
+    there = options.or_resume and (path / RUN_FILES[0]).is_file()
+    if cluster is None or cluster.process_id == 0:
+        check_folder(options.dir, "--dir")
+        if not there:
+            check_free(path, overwrite=options.overwrite)
+        print(f"maypole run {shlex.join([spec, *overrides])} -> {path}", flush=True)  # before anything slow is imported
+    words = ["run", spec, *_for_every_host(own), *overrides]
+    with _together(cluster, words, [str(path), there], lambda told: ["resume", told[0]]) as told:
+        path, there = Path(told[0]), told[1]  # process 0's clock and view of the disk
+        if there:
+            return _continue(path, spec, overrides)
+        loaded = load_experiment(spec)
+        config = apply_overrides(loaded.config, overrides)
+        for line in diff(loaded.config, config):
+            print(f"  {line}", flush=True)
+
+        def create() -> str:
+            return RunDir.create(path, config, loaded.source, overrides, overwrite=options.overwrite).stamp()
+
+        wait_for_run(path, on_main(create))
+        return _work(RunDir.open(path), lambda: config, new=True)
+
+
+def _continue(path: Path, spec: str, overrides: Sequence[str]) -> int:
+    """`--or-resume` of a run that is there: the same words must have started it."""
+    run = RunDir.open(path)
+    wait_for_run(path, on_main(run.stamp))
+    run = RunDir.open(path)
+    if list(run.overrides) != list(overrides):
+        raise UserError(
+            f"{path} was started with {shlex.join([run.source, *run.overrides])}, and is now to be continued with "
+            f"{shlex.join([spec, *overrides])}. Use another --name, or change the run once with: maypole resume {path} "
+            f"--accept-config-change --FIELD VALUE"
+        )
+    print(f"{path} is there: continuing it", flush=True)
+    return _work(run, run.reload, new=False)
 
 
 def resume_command(argv: Sequence[str]) -> int:
@@ -84,7 +125,8 @@ def resume_command(argv: Sequence[str]) -> int:
         action="store_true",
         help="go on with the config as its source gives it now, and with the fields set here",
     )
-    own, overrides = _split(argv, ("--accept-config-change", "--help"), first=True)
+    add_cluster_options(parser)
+    own, overrides = _split(argv, ("--accept-config-change", "--help", *CLUSTER_OPTIONS), first=True)
     options = parser.parse_args(own)
     run = RunDir.open(options.run)
     accept = options.accept_config_change
@@ -93,8 +135,10 @@ def resume_command(argv: Sequence[str]) -> int:
         raise UserError(f"{shlex.join(overrides)} would change the config of a run that has started. To do so: {again}")
     before = run.stored_config
     run = dataclasses.replace(run, overrides=(*run.overrides, *overrides))
-    print(f"maypole resume {run.path}: {shlex.join([run.source, *run.overrides])}", flush=True)
     prepare_jax()
+    cluster = find_cluster(options)
+    if cluster is None or cluster.process_id == 0:
+        print(f"maypole resume {run.path}: {shlex.join([run.source, *run.overrides])}", flush=True)
 
     def load() -> Experiment:
         config = run.reload(accept_change=accept)
@@ -102,7 +146,40 @@ def resume_command(argv: Sequence[str]) -> int:
             print(f"  {line}", flush=True)
         return config
 
-    return _work(run, load, new=False)
+    words = ["resume", *_for_every_host(own), *overrides]
+    with _together(cluster, words, str(run.path), lambda path: ["resume", path]):
+        wait_for_run(run.path, on_main(run.stamp))
+        return _work(run, load, new=False)
+
+
+@contextlib.contextmanager
+def _together(
+    cluster: Cluster | None, words: Sequence[str], value: Any, again: Callable[[Any], Sequence[str]]
+) -> Iterator[Any]:
+    """Gives `value` of process 0, once all processes of the cluster are there. Only process 0 prints."""
+    if cluster is None:
+        yield value
+        return
+    with joined(cluster, words=words, share=lambda: value, again=again) as told, contextlib.ExitStack() as stack:
+        if not is_main():
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        yield told
+
+
+def _for_every_host(words: Sequence[str]) -> list[str]:
+    """The words without the options of the cluster, which differ from host to host."""
+    kept: list[str] = []
+    value_follows = False
+    for word in words:
+        name, has_value, _ = word.partition("=")
+        if value_follows:
+            value_follows = False
+        elif name in CLUSTER_OPTIONS:
+            value_follows = not has_value and name != "--distributed"
+        else:
+            kept.append(word)
+    return kept
 
 
 def _split(argv: Sequence[str], own_names: Sequence[str], *, first: bool = False) -> tuple[list[str], list[str]]:
@@ -157,19 +234,25 @@ def _work(run: RunDir, load: Callable[[], Experiment], *, new: bool) -> int:
     folder = shlex.quote(str(run.path))
     resume = f"To continue: maypole resume {folder}"
     lower = f"To continue with other values: maypole resume {folder} --accept-config-change --optimizer.lr LOWER"
-    with run.lock():
+    with run.lock() if is_main() else contextlib.nullcontext():
         try:
             config = load()
+            _check_same(config)
             config.run(run)
         except (Exception, KeyboardInterrupt) as error:
+            settle(error)
             code = stop_code(error, again=resume, after_nan=lower)
             if code is not None:
+                if isinstance(error, KeyboardInterrupt):  # this process alone; the other ends come to all of them
+                    leave("it was stopped with Ctrl-C")
                 return code
             theirs = isinstance(error, ValueError) and is_user_error(error)
-            gone = new and _discard(run)
+            gone = new and is_main() and _discard(run)
             if not theirs:  # above the traceback, which main lets through
                 print(f"Nothing was trained: {folder} is removed again." if gone else resume, file=sys.stderr)
             raise
+        if not is_main():
+            return 0
         from framework.cli_report import finish  # here and not above: plots take a second to import
 
         try:
@@ -178,6 +261,18 @@ def _work(run: RunDir, load: Callable[[], Experiment], *, new: bool) -> int:
             print(f"The run is finished, only its report failed. Again: maypole report {folder}", file=sys.stderr)
             raise
     return 0
+
+
+def _check_same(config: Experiment) -> None:
+    """On many hosts: a file that differs on one of them would make another run there, which ends in a hang."""
+    mine = json.loads(json.dumps(to_json(config)))
+    changes = diff_json(agree(mine), mine)
+    if changes:
+        listed = "\n".join(f"  {line}" for line in changes)
+        raise UserError(
+            f"Process {process_id()} builds another config than process 0 (there -> here):\n{listed}\n"
+            "Use the same files and the same version on every host."
+        )
 
 
 def _discard(run: RunDir) -> bool:

@@ -2,6 +2,8 @@
 
 import sys
 
+from framework.distributed import is_main
+
 __all__ = ["stop_code"]
 
 
@@ -15,12 +17,18 @@ def stop_code(error: BaseException, *, again: str, after_nan: str) -> int | None
         print(f"\nStopped.\n{again}", file=sys.stderr)
         return 130
     if _loop_error(error, "Interrupted"):
-        print(f"{error}\n{again}", file=sys.stderr)
+        _say_once(f"{error}\n{again}")
         return 128 + int(getattr(error, "signum", 2))
     if _loop_error(error, "NonFiniteLoss"):
-        print(f"error: {error}\n{after_nan}", file=sys.stderr)
+        _say_once(f"error: {error}\n{after_nan}")
         return 1
     return None
+
+
+def _say_once(text: str) -> None:
+    """These ends come to every process of a run on many hosts at the same step; one says it."""
+    if is_main():
+        print(text, file=sys.stderr)
 
 
 def _loop_error(error: BaseException, name: str) -> bool:

@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from framework.distributed import is_main
 from framework.pace import Pace, show_time
 
 # Metric -> the word for it on the line. Evaluations stay on the line until the next one.
@@ -34,7 +35,10 @@ _BAR_FITS = 90  # columns; a narrower terminal shows numbers only
 
 
 class Console:
-    """Progress of a run of one or more stages. Use it as a context manager, or call `close`."""
+    """Progress of a run of one or more stages. Use it as a context manager, or call `close`.
+
+    On many hosts only that of process 0 says anything.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,8 @@ class Console:
         between plain progress lines. `heartbeat_s`: longest silence. `live`: None looks at `file`."""
         self._file = file or sys.stdout
         self._rich = RichConsole(file=self._file, highlight=False)
-        self.live = self._file.isatty() and not self._rich.is_dumb_terminal if live is None else live
+        self._quiet = not is_main()
+        self.live = False if self._quiet else self._file.isatty() and not self._rich.is_dumb_terminal if live is None else live
         self._every_s, self._heartbeat_s, self._clock = every_s, heartbeat_s, clock
         self._plan = list(stages)
         self._lock = threading.RLock()
@@ -122,6 +127,8 @@ class Console:
 
     def print(self, text: str) -> None:
         """A line of its own, above the live line if there is one."""
+        if self._quiet:
+            return
         if self.live:
             # Without our lock: rich takes its own here, and its thread takes them the other way round (_render).
             self._rich.print(Text(text))
@@ -195,7 +202,7 @@ class Console:
                 live = self._live = Live(
                     get_renderable=self._render, console=self._rich, refresh_per_second=4, transient=not self._name
                 )
-            if not self.live and self._heart is None:
+            if not self.live and not self._quiet and self._heart is None:
                 self._closed.clear()
                 self._heart = threading.Thread(target=self._beat, name="console heartbeat", daemon=True)
                 self._heart.start()

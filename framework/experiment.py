@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:  # reports read run folders, and run folders hold experiments: only the types meet here
@@ -9,7 +10,7 @@ if TYPE_CHECKING:  # reports read run folders, and run folders hold experiments:
     from framework.rundata import RunData
     from framework.rundir import RunDir, StageDir
 
-__all__ = ["Claim", "Experiment", "Policy", "is_experiment"]
+__all__ = ["Claim", "Experiment", "Exportable", "Policy", "is_experiment"]
 
 
 @runtime_checkable
@@ -47,6 +48,21 @@ class Experiment(Protocol):
 
     def policy(self, stage: "StageDir") -> Policy:
         """Load the newest checkpoint of a stage, ready to generate."""
+        ...
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """What an experiment may offer as well: `maypole export runs/NAME FOLDER` calls it."""
+
+    def export(
+        self, stage: "StageDir", folder: Path, *, dtype: Literal["bfloat16", "float32"], shard_size: int
+    ) -> None:
+        """Write the model of a stage's newest checkpoint, with its tokenizer, to a new folder in Hugging Face format.
+
+        `shard_size` is the number of bytes after which another file of weights begins. Raises UserError for a model that
+        the format cannot hold.
+        """
         ...
 
 

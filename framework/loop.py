@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from framework.checkpoint import Checkpoints
 from framework.console import Console
+from framework.distributed import agree_on_signal
 from framework.errors import UserError
 from framework.metrics import MetricLogger
 
@@ -68,6 +69,8 @@ def fit(
     Evaluates before the first step, each `evaluate_every` steps (0: never in between) and at the end. Saves
     each `checkpoint_every` steps (0: never in between), at the end, and when a signal stops the run. A signal in the last
     step stops nothing, unless `more_follows`: other stages, that should not begin.
+
+    On many hosts every process makes the same call. A signal to one of them stops all of them after the same step.
     """
     name = stage if isinstance(stage, str) else stage.name
 
@@ -91,8 +94,8 @@ def fit(
             metrics = evaluated(0)
             logger.log(0, metrics)
             console.step(0, metrics)
-        if stop.signum is not None and done < steps:
-            raise _interrupted(stop.signum, name, done, steps, checkpoints)
+        if done < steps and (signum := agree_on_signal(stop.signum)) is not None:
+            raise _interrupted(signum, name, done, steps, checkpoints)
 
         for index in range(done, steps):
             finished, last = index + 1, index + 1 == steps
@@ -111,7 +114,7 @@ def fit(
             console.step(finished, metrics)
 
             # --- checkpoint, and the only place where a signal ends the run ---
-            signum = stop.signum
+            signum = agree_on_signal(stop.signum)
             if last or signum is not None or (checkpoint_every and finished % checkpoint_every == 0):
                 logger.sync()
                 checkpoints.save(finished, state, {"stage": name, "steps": steps})
@@ -149,7 +152,7 @@ def _stop_signals() -> Iterator[_Stop]:
         yield stop
     finally:
         for signum, handler in previous.items():
-            signal.signal(signum, handler)
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)  # None: set by a library outside of Python
 
 
 def _interrupted(signum: int, name: str, step: int, steps: int, checkpoints: Checkpoints) -> Interrupted:

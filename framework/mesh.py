@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from framework import state as state_lib
 from framework.errors import UserError
 
 Tree = TypeVar("Tree")
+Out = TypeVar("Out")
 
 AXES = ("data", "fsdp", "tensor", "context", "expert")
 
@@ -93,6 +94,67 @@ def sharding(mesh: Mesh, *logical: str | None) -> NamedSharding:
     return NamedSharding(mesh, spec(*logical))
 
 
+def current_mesh() -> AbstractMesh | None:
+    """The mesh of the surrounding `with jax.set_mesh(mesh)`, also while a function is traced; None outside of one.
+
+    It knows axes, sizes and the platform, which is what a model needs to split its work and to choose its kernels.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return None if mesh.empty else mesh
+
+
+def split_mesh() -> AbstractMesh | None:
+    """`current_mesh()` where arrays are whole and have to be split; None on one device, and inside of jax.shard_map."""
+    mesh = current_mesh()
+    return None if mesh is None or mesh.size == 1 or mesh.manual_axes else mesh
+
+
+def platform() -> str:
+    """What the program being traced will run on: "cpu", "gpu" or "tpu"; of the current mesh, or of the default device."""
+    mesh = current_mesh()
+    name = jax.default_backend() if mesh is None or mesh.abstract_device is None else mesh.abstract_device.platform
+    return {"cuda": "gpu", "rocm": "gpu"}.get(name, name)
+
+
+def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
+    """`x`, kept split over the current mesh as its logical axes say; `x` itself outside of a mesh."""
+    mesh = split_mesh()
+    if mesh is None:
+        return x
+    check_split("an activation", x.shape, logical, mesh)
+    return jax.lax.with_sharding_constraint(x, spec(*logical))
+
+
+def check_split(what: str, shape: Sequence[int], logical: Sequence[str | None], mesh: Mesh | AbstractMesh) -> None:
+    """Refuse an array with a dimension that cannot be dealt out evenly; the error says what to change."""
+    for dim, (name, size) in enumerate(zip(logical, shape, strict=True)):
+        axes = _mesh_axes(name)
+        shards = math.prod(mesh.shape[axis] for axis in axes)
+        if size % shards == 0:
+            continue
+        split = ", ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
+        rest, fits = size, []
+        for axis in axes:
+            fit = math.gcd(rest, mesh.shape[axis])
+            rest //= fit
+            fits += [] if fit == mesh.shape[axis] else [f"mesh.{axis}={fit}"]
+        raise UserError(
+            f"{what} {list(shape)}: dimension {dim} ({name!r}) has size {size}, which cannot be split over {shards} devices "
+            f"(mesh {split}). Use {' and '.join(fits)}, or a size that {shards} divides, such as {-(-size // shards) * shards}."
+        )
+
+
+def jit_on(mesh: Mesh, function: Callable[..., Out], **options: Any) -> Callable[..., Out]:
+    """`jax.jit(function, **options)`, traced and called with `mesh` as the current mesh."""
+    compiled = jax.jit(function, **options)
+
+    def call(*args: Any, **kwargs: Any) -> Out:
+        with jax.set_mesh(mesh):
+            return compiled(*args, **kwargs)
+
+    return call
+
+
 def shard_tree(mesh: Mesh, tree: Tree) -> Tree:
     """The tree with a NamedSharding for each array: what `out_shardings=` and `jax.device_put` take.
 
@@ -122,16 +184,7 @@ def _leaf_sharding(mesh: Mesh, leaf: state_lib.Leaf) -> NamedSharding:
             f"{leaf.name} has {len(shape)} dimensions, {list(shape)}, but logical={leaf.logical} names "
             f"{len(leaf.logical)}. Give one name (or None) for each dimension."
         )
-    for dim, (name, size) in enumerate(zip(leaf.logical, shape, strict=True)):
-        axes = _mesh_axes(name)
-        shards = math.prod(mesh.shape[axis] for axis in axes)
-        if size % shards:
-            split = ", ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
-            raise UserError(
-                f"{leaf.name}: dimension {dim} ({name!r}) has size {size}, which cannot be split over {shards} devices "
-                f"(mesh {split}). Use mesh.{axes[-1]}={math.gcd(size, mesh.shape[axes[-1]])}, or a size that "
-                f"{shards} divides, such as {-(-size // shards) * shards}."
-            )
+    check_split(leaf.name, shape, leaf.logical, mesh)
     return sharding(mesh, *leaf.logical)
 
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import numpy as np
 
+from framework.distributed import is_main
+
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
@@ -37,7 +39,8 @@ class MetricLogger:
     """Writes `metrics.jsonl`, `samples.jsonl` and TensorBoard events.
 
     `resume_step` (or a later call of `resume`, which `framework.loop.fit` makes) cuts what lies behind
-    the restored step. Without either, lines are appended to what is there.
+    the restored step. Without either, lines are appended to what is there. On many hosts only process 0 writes; the
+    loggers of the others take everything and keep nothing.
     """
 
     def __init__(
@@ -51,7 +54,8 @@ class MetricLogger:
             self._metrics_path, self._samples_path = Path(stage.metrics_path), Path(stage.samples_path)
             self._tensorboard_path = Path(stage.tensorboard_path)
         self.nonfinite = 0  # numbers written as null so far
-        self._use_tensorboard = tensorboard
+        self._writes = is_main()
+        self._use_tensorboard = tensorboard and self._writes
         self._files: dict[Path, TextIO] = {}
         self._tensorboard: SummaryWriter | None = None
         self._purge_step: int | None = None
@@ -64,8 +68,9 @@ class MetricLogger:
         """Continue behind `step` finished updates: later lines are cut from both files. None: start anew."""
         self._close_files()
         self._purge_step = 0 if step is None else step + 1
-        for path in (self._metrics_path, self._samples_path):
-            cut_lines(path, -1 if step is None else step)
+        if self._writes:
+            for path in (self._metrics_path, self._samples_path):
+                cut_lines(path, -1 if step is None else step)
         self._earlier_s = None
 
     def log(self, step: int, metrics: Metrics) -> None:
@@ -109,7 +114,7 @@ class MetricLogger:
         self.close()
 
     def _write(self, path: Path, rows: list[dict[str, object]]) -> None:
-        if not rows:
+        if not rows or not self._writes:
             return
         if path not in self._files:
             path.parent.mkdir(parents=True, exist_ok=True)

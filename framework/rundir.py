@@ -5,8 +5,10 @@ config again and can tell when the source has changed meanwhile.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,13 +16,14 @@ from typing import Any
 
 from framework.config import load_experiment
 from framework.config_text import Json, diff_json, to_json, to_text
+from framework.distributed import host_name, is_main, process_id
 from framework.env import describe_env
 from framework.errors import UserError
 from framework.experiment import Experiment
 from framework.overrides import apply_overrides
 from framework.runlock import hold_lock, refuse_if_held
 
-__all__ = ["RUN_FILES", "ConfigChanged", "RunDir", "StageDir", "check_free", "write_atomic"]
+__all__ = ["RUN_FILES", "ConfigChanged", "RunDir", "StageDir", "check_free", "wait_for_run", "write_atomic"]
 
 CONFIG_JSON, CONFIG_TXT, ENV_JSON, DONE_JSON = "config.json", "config.txt", "env.json", "done.json"
 RUN_FILES = (CONFIG_JSON, CONFIG_TXT, ENV_JSON)  # what `create` writes
@@ -75,8 +78,9 @@ class StageDir:
         return json.loads((self.path / DONE_JSON).read_text(encoding="utf-8")) if self.done else {}
 
     def mark_done(self, summary: Mapping[str, Any]) -> None:
-        """Record that the stage is finished. Written last and atomically: a killed run never looks finished."""
-        write_atomic(self.path / DONE_JSON, json.dumps(dict(summary), indent=2) + "\n")
+        """Record that the stage is finished, in process 0. Written last and atomically: a killed run never looks finished."""
+        if is_main():
+            write_atomic(self.path / DONE_JSON, json.dumps(dict(summary), indent=2) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +126,10 @@ class RunDir:
         path = Path(path)
         stored = _read_config(path)
         return cls(path, stored["source"], tuple(stored["overrides"]))
+
+    def stamp(self) -> str:
+        """Tells this run from any other that was ever made under its name (see `wait_for_run`)."""
+        return _stamp(self.path) or ""
 
     @property
     def name(self) -> str:
@@ -174,7 +182,7 @@ class RunDir:
         changes = diff_json(self.stored_config, json.loads(json.dumps(to_json(config))))
         if changes and not accept_change:
             raise ConfigChanged(self.path, self.source, changes)
-        if changes:
+        if changes and is_main():
             stored = {"source": self.source, "overrides": list(self.overrides), "config": to_json(config)}
             write_atomic(self.path / CONFIG_TXT, to_text(config))
             write_atomic(self.path / CONFIG_JSON, json.dumps(stored, indent=2, allow_nan=False) + "\n")
@@ -188,6 +196,25 @@ def check_free(path: Path, *, overwrite: bool = False) -> None:
             f"{path} already exists and is not empty. To continue it: maypole resume {path}. To start another run: "
             f"--name OTHER. To start again here: --overwrite, which first moves the old one to {_aside(path)}."
         )
+
+
+def wait_for_run(path: Path, stamp: str, *, timeout_s: float = 60.0) -> None:
+    """Return once this host sees the run folder that process 0 sees. Raises UserError when it does not come to see it."""
+    deadline = time.monotonic() + timeout_s  # network file systems show new files late, some after half a minute
+    while _stamp(path) != stamp:
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"Process {process_id()} ({host_name()}) does not see the run folder of process 0 in {path.absolute()}. All hosts "
+                "need one shared file system for it: give a folder on it with --dir DIR."
+            )
+        time.sleep(0.2)
+
+
+def _stamp(path: Path) -> str | None:
+    try:
+        return hashlib.sha256((path / ENV_JSON).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def write_atomic(path: Path, text: str) -> None:

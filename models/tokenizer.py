@@ -1,17 +1,82 @@
-"""A small byte-level tokenizer for models trained from scratch, built with the `tokenizers` library."""
+"""What a tokenizer is here, and a small byte-level one for models trained from scratch.
+
+Tokenizers of published models are read by `models.hf_tokenizer`; both are a `LanguageTokenizer`.
+"""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from framework.errors import UserError
+from models.messages import read_template
 
-__all__ = ["ByteTokenizer", "TextTokenizer"]
+if TYPE_CHECKING:
+    from models.chat import ChatTemplate, Encoded
+
+__all__ = ["CHAT_TAGS", "ByteTokenizer", "LanguageTokenizer", "TextTokenizer", "checked_text"]
 
 PAD, EOS = "<pad>", "<eos>"
+
+CHAT_TAGS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+"""The roles of the built-in chat template. Among the tags of a ByteTokenizer each is one token instead of ten bytes."""
+
+_CHAT = """{%- for message in messages -%}
+{{- '<|' + message.role + '|>' + message.content + eos_token -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"""
+
+_END = "\udcff"  # stands for the end token in the text of a chat: half a character, which no message may hold
+
+
+class LanguageTokenizer(Protocol):
+    """Text to token ids and back: what training, sampling and evaluation ask of any tokenizer."""
+
+    @property
+    def pad_id(self) -> int:
+        """Fills places that hold no token; nothing reads it."""
+        ...
+
+    @property
+    def eos_id(self) -> int:
+        """Ends a text."""
+        ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """All ids that end what a model says, `eos_id` among them: a chat model may have one for the end of a turn."""
+        ...
+
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """Ids that stand before a plain text (Llama's begin-of-text); empty for most. A chat template writes its own."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids in use; a model may have more rows."""
+        ...
+
+    @property
+    def chat(self) -> "ChatTemplate":
+        """Conversations to ids."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a plain text, without start and end. Raises UserError for half of a character."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` up to the first stop id, without padding."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write a folder that transformers opens."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +90,8 @@ class ByteTokenizer:
     """Texts that are one token each, also where they stand in a question or a worked response."""
     merges: int = 0
     """Number of merges learnt from the sample texts given to `build`."""
+    chat_template: str | None = None
+    """A Jinja template, or a file that holds one, for conversations; None: `<|user|>Hi<eos><|assistant|>Hello<eos>`."""
 
     @property
     def vocab_size(self) -> int:
@@ -48,9 +115,12 @@ class ByteTokenizer:
                 initial_alphabet=alphabet,
                 show_progress=False,
             )
-            tokenizer.train_from_iterator(map(_checked, texts), trainer)
+            tokenizer.train_from_iterator(map(checked_text, texts), trainer)
         tokenizer.add_special_tokens([AddedToken(token, special=True) for token in self.tags])
-        return TextTokenizer(_without_markers(tokenizer))
+        template = self.chat_template
+        if template is not None:
+            template = read_template(template)
+        return TextTokenizer(_without_markers(tokenizer), chat_template=template)
 
 
 def _without_markers(tokenizer: Tokenizer) -> Tokenizer:
@@ -63,7 +133,7 @@ def _without_markers(tokenizer: Tokenizer) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(content))
 
 
-def _checked(text: str) -> str:
+def checked_text(text: str) -> str:
     """`text`, if it is text. Half of a character comes from a byte that is not UTF-8, or from half of a JSON escape."""
     try:
         text.encode()
@@ -81,14 +151,18 @@ class TextTokenizer:
     pad_id = 0
     eos_id = 1
 
-    def __init__(self, tokenizer: Tokenizer):
+    stop_ids = (1,)
+    start_ids = ()
+
+    def __init__(self, tokenizer: Tokenizer, *, chat_template: str | None = None):
         self.tokenizer = tokenizer
+        self._chat_template = _CHAT if chat_template is None else chat_template
         added = {i: t.content for i, t in tokenizer.get_added_tokens_decoder().items() if t.special}
         self._specials = {self.pad_id: PAD, self.eos_id: EOS} | added
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without an end token. Raises UserError for half of a character (a lone surrogate)."""
-        return self.tokenizer.encode(_checked(text), add_special_tokens=False).ids
+        return self.tokenizer.encode(checked_text(text), add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` up to the first end token; padding is left out, tags are kept, broken bytes become U+FFFD.
@@ -110,6 +184,58 @@ class TextTokenizer:
                 run.append(i)
         return "".join(parts)
 
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids in use."""
+        return self.tokenizer.get_vocab_size()
+
+    @functools.cached_property
+    def chat(self) -> "ChatTemplate":
+        """Conversations to ids. `eos_token` in the template is the end token; no message becomes it."""
+        from models.chat import ChatTemplate  # it imports this file: import here, not in a circle
+
+        return ChatTemplate(
+            self._chat_template,
+            encode=self._encode_chat,
+            end_ids=self.stop_ids,
+            special_ids=tuple(self._specials),
+            anchor=_END,
+            values={"eos_token": _END},
+            source="the byte tokenizer",
+            shown={_END: EOS},
+        )
+
+    def _encode_chat(self, text: str) -> "Encoded":
+        from models.chat import Encoded
+
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        at = 0
+        for number, part in enumerate(text.split(_END)):
+            if number:
+                ids.append(self.eos_id)
+                offsets.append((at - 1, at))
+            encoding = self.tokenizer.encode(checked_text(part), add_special_tokens=False)
+            ids.extend(encoding.ids)
+            offsets.extend((at + start, at + stop) for start, stop in encoding.offsets)
+            at += len(part) + len(_END)
+        return Encoded(ids, offsets)
+
     def save(self, path: Path) -> None:
-        """Write `tokenizer.json`, which `tokenizers.Tokenizer.from_file` opens."""
-        self.tokenizer.save(str(path))
+        """Write one file if `path` ends in `.json`, which `tokenizers.Tokenizer.from_file` opens; else a folder for transformers.
+
+        Transformers reads a written "<eos>" or "<pad>" in a text as the token, where this class reads five characters.
+        """
+        if path.suffix == ".json":
+            self.tokenizer.save(str(path))
+            return
+        from transformers import PreTrainedTokenizerFast  # slow to import, and most runs write one file
+
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=self.tokenizer,
+            pad_token=PAD,
+            eos_token=EOS,
+            chat_template=self._chat_template,
+            clean_up_tokenization_spaces=False,
+        )
+        tokenizer.save_pretrained(str(path))

@@ -9,6 +9,7 @@ from flax import nnx
 
 from framework.checkpoint import Checkpoints
 from framework.console import Console
+from framework.distributed import agree, fetch
 from framework.inference import Engine
 from framework.loop import fit
 from framework.mesh import put_batch
@@ -48,7 +49,7 @@ def run_arm(
     console: Console,
 ) -> None:
     """Train (or continue) one arm from the weights of the warm start; a finished one goes on if the config has more steps now."""
-    if stage.done and stage.summary["steps"] >= config.steps:
+    if agree(stage.done and stage.summary["steps"] >= config.steps):
         return
     roll = config.rollout
     tx = config.optimizer_of(arm.name)
@@ -109,7 +110,7 @@ def run_arm(
             # not the questions'.
             metrics["policy/entropy_change"] = entropy_on(setup.graphdef, state.params, first) - before
             metrics["sampler/logp_gap_max"] = gaps[0]  # later updates are off-policy by design
-            metrics, updates = jax.device_get((metrics, updates))
+            metrics, updates = fetch((metrics, updates))
         averaged = {name: float(np.mean([m[name] for m in updates])) for name in updates[0]}
         metrics = averaged | {name: float(value) for name, value in metrics.items()} | out.metrics | timer.metrics()
         tokens = sum(len(completion.tokens) for completion in out.completions)

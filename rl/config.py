@@ -68,6 +68,8 @@ class Rollout:
     """Longest prompt, tokens."""
     max_new_tokens: int = 48
     """Longest response, tokens."""
+    rows: int | None = None
+    """Responses decoded at once, to save memory; None: all of a step."""
     updates: int = 4
     """Optimizer steps on each rollout, over equal shares of its questions."""
     microbatches: int = 1

@@ -8,9 +8,11 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from framework.config_types import check_types
 from framework.console import Console
@@ -31,6 +33,9 @@ from rl.policy import StagePolicy
 from rl.rewards import RewardPool
 from rl.setup import Setup
 from rl.warm_start import WARM_START, run_warm_start
+
+if TYPE_CHECKING:  # a run needs nothing of the plan
+    from framework.plan import Program
 
 __all__ = ["GRPO"]
 
@@ -132,6 +137,11 @@ class GRPO:
         for field in ("prompts", "max_prompt", "max_new_tokens", "updates", "microbatches"):
             if getattr(roll, field) < 1:
                 raise UserError(f"rollout.{field}={getattr(roll, field)} must be at least 1.")
+        least = max(roll.samples, self.evaluation.samples)
+        if roll.rows is not None and roll.rows < least:
+            raise UserError(
+                f"rollout.rows={roll.rows} cannot hold the {least} responses to one question. Use rollout.rows={least} or more."
+            )
         for updates in self._all_updates():
             if updates < 1:
                 raise UserError(f"An arm has updates={updates}; it must be at least 1, or None for rollout.updates.")
@@ -241,11 +251,24 @@ class GRPO:
 
     def engine_config(self) -> EngineConfig:
         """Shapes of rollouts and evaluations: groups share a prefill, greedy answers go one by one."""
+        rows = self.rollout.rows or max(self.rollout.prompts * self.rollout.samples, self.evaluation.samples)
         return EngineConfig(
-            rows=max(self.rollout.prompts * self.rollout.samples, self.evaluation.samples),
+            rows=rows,
             prompt_buckets=(self.rollout.max_prompt,),
             group_sizes=tuple(sorted({1, self.rollout.samples, self.evaluation.samples})),
             max_new_tokens=self.rollout.max_new_tokens,
             stop_tokens=(TextTokenizer.eos_id,),
             pad_token=TextTokenizer.pad_id,
         )
+
+    def programs(self, mesh: Mesh) -> "Sequence[Program]":
+        """The compiled calls of a run on this mesh, for `maypole plan`."""
+        from rl.programs import grpo_programs
+
+        return grpo_programs(self, mesh)
+
+    def remedies(self, failing: Sequence[str]) -> Sequence[Sequence[str]]:
+        """What to change when these programs need too much memory."""
+        from rl.programs import grpo_remedies
+
+        return grpo_remedies(self, failing)

@@ -2,15 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
+from framework.distributed import on_main
 from framework.errors import UserError
 from framework.inference import Completion, Engine, Request
 from framework.sample import Sample
 from models.tokenizer import TextTokenizer
-from rl.rewards import RewardPool
+from rl.rewards import RewardBatch, RewardPool
 from rl.timing import Timer
 
 __all__ = ["Responses", "respond"]
@@ -55,6 +57,8 @@ def respond(
 ) -> Responses:
     """Answer each question `samples` times and judge every answer. The request id is the place of the question in the batch.
 
+    On many hosts process 0 judges for all: a reward that times out on one host and not on another would part them.
+
     Raises:
         UserError: a question longer than the engine's prompts.
     """
@@ -73,12 +77,13 @@ def respond(
     texts = [tokenizer.decode(completion.tokens.tolist()) for completion in completions]
     repeated = [question for question in questions for _ in range(samples)]
     with timer("reward"):
-        judged = pool(repeated, texts)
+        judged = on_main(lambda: _plain(pool(repeated, texts)))
+        rewards = np.asarray(judged["rewards"], np.float32)
     lengths = np.array([len(completion.tokens) for completion in completions], np.float64)
     cut = np.mean([completion.finish_reason == "length" for completion in completions])
     entropy = np.mean([completion.entropy.mean() for completion in completions])
     metrics = {
-        "reward/mean": float(judged.rewards.mean()),
+        "reward/mean": float(rewards.mean()),
         "length/mean": float(lengths.mean()),
         "length/truncated_frac": float(cut),
         "policy/entropy": float(entropy),
@@ -88,6 +93,11 @@ def respond(
         [prompt for prompt in prompts for _ in range(samples)],
         completions,
         texts,
-        judged.rewards,
-        metrics | judged.metrics,
+        rewards,
+        metrics | judged["metrics"],
     )
+
+
+def _plain(judged: RewardBatch) -> dict[str, Any]:
+    """What travels to the other hosts; a float32 survives as a decimal number."""
+    return {"rewards": judged.rewards.tolist(), "metrics": judged.metrics}

@@ -8,6 +8,7 @@ from flax import nnx
 
 from framework.checkpoint import Checkpoints
 from framework.console import Console
+from framework.distributed import agree, fetch
 from framework.inference import Engine
 from framework.loop import fit
 from framework.mesh import put_batch
@@ -36,7 +37,7 @@ def run_warm_start(
     """Train (or continue, or just load) the warm start; returns its weights."""
     tx = config.optimizer_of(WARM_START)
     checkpoints = Checkpoints(stage.checkpoints_path)
-    if stage.done:
+    if agree(stage.done):
         restored = checkpoints.restore_latest(setup.abstract_state(tx))
         assert restored is not None, f"{stage.path} is marked done but has no checkpoint"
         return restored[1].params  # pyright: ignore[reportReturnType]
@@ -59,7 +60,7 @@ def run_warm_start(
             batch = demonstration_batch(config, setup.tokenizer, stream[step])
         with timer("train"):
             state, metrics = update(state, put_batch(setup.mesh, batch))
-            metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            metrics = {name: float(value) for name, value in fetch(metrics).items()}
         metrics["throughput/tokens_per_s"] = metrics.pop("batch/tokens") / sum(timer.seconds.values())
         return state, metrics | timer.metrics()
 
@@ -77,7 +78,7 @@ def run_warm_start(
             checkpoint_every=config.checkpoint_every * 5,
             more_follows=True,
         )
-        if not checkpoints.steps():
+        if not agree(checkpoints.steps()):
             checkpoints.save(0, state)  # steps=0: the arms and `generate` start from the random weights
     stage.mark_done({"steps": config.warm_start.steps})
     return state.params  # pyright: ignore[reportReturnType]

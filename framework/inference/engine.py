@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from framework.distributed import fetch
 from framework.errors import UserError
 from framework.inference.decode import DecodeBatch, Decoded, decode
 from framework.inference.types import Completion, LanguageModel, Request
@@ -82,6 +83,8 @@ class Engine:
     def generate(self, requests: Sequence[Request], key: jax.Array) -> list[Completion]:
         """Continue every request; completions come in the order of the requests, samples of a request side by side.
 
+        On many hosts every process gives the same requests and gets every completion.
+
         Raises:
             UserError: an empty prompt, one longer than the largest bucket, tokens that the model does not have, too many
                 new tokens asked for.
@@ -93,7 +96,7 @@ class Engine:
         for bucket, samples, batch in self._batches(requests):
             arrays = self._arrays(batch, bucket, samples)
             decoded = self._decode(self.graphdef, self.params, arrays, key, samples=samples)
-            for index, completion in self._completions(batch, samples, jax.device_get(decoded)):
+            for index, completion in self._completions(batch, samples, fetch(decoded)):
                 found[index, completion.sample] = completion
         return [found[i, s] for i, request in enumerate(requests) for s in range(request.samples)]
 

@@ -10,7 +10,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from kernels_pallas.logprob import chunked, reference
+from framework.mesh import split_mesh
+from kernels_pallas.logprob import chunked, reference, sharded
 
 __all__ = ["token_logprobs"]
 
@@ -26,7 +27,7 @@ def token_logprobs(
     entropy_temperature: float | jax.Array | None = None,  # None: the same as `temperature`
     transposed: bool = False,
     impl: Literal["auto", "chunked", "reference"] = "auto",
-    chunk: int | None = None,  # vocabulary columns at a time; None picks
+    chunk: int | None = None,  # vocabulary columns at a time (on a mesh: of those of a device); None picks
 ) -> tuple[jax.Array, jax.Array]:
     """log softmax(hidden @ unembed / temperature)[target], and the entropy in nats of that distribution.
 
@@ -37,6 +38,9 @@ def token_logprobs(
 
     A target outside [0, V) has no probability: its logp is nan and sends no gradient, its entropy is right. Mask with
     `jnp.where(mask, logp, 0)`; multiplying by a zero mask leaves the nan, on purpose.
+
+    Under `with jax.set_mesh(mesh)` tokens and vocabulary are split over the mesh (see `sharded`); what the mesh does not divide
+    is a UserError.
     """
     _check(hidden, unembed, targets, transposed)
     temps = _temperature("temperature", temperature, targets.shape)
@@ -49,6 +53,10 @@ def token_logprobs(
     if impl == "reference":
         return reference.token_logprobs(hidden, unembed, targets, temps, entropy_temps, transposed=transposed)
     if impl in ("auto", "chunked"):
+        if (mesh := split_mesh()) is not None:
+            return sharded.token_logprobs(
+                hidden, unembed, targets, temps, entropy_temps, transposed=transposed, chunk=chunk, mesh=mesh
+            )
         return chunked.token_logprobs(
             hidden, unembed, targets, temps, entropy_temps, transposed=transposed, chunk=chunk
         )

@@ -27,7 +27,7 @@ WHOLE = 2**23  # logits (tokens x vocabulary) up to which they are all kept, 32 
 TILE = 2**20  # logits of one chunk beyond that, 4 MiB
 
 
-class _Softmax(NamedTuple):
+class Softmax(NamedTuple):
     """What is known of a distribution after some of its logits; every field [B, T] float32."""
 
     top: jax.Array  # largest tempered logit
@@ -43,20 +43,20 @@ class _Softmax(NamedTuple):
         return jnp.maximum(jnp.log(self.total) - self.mean, 0.0)
 
 
-def _empty(shape: tuple[int, ...]) -> _Softmax:
+def _empty(shape: tuple[int, ...]) -> Softmax:
     # The lowest finite float, not -inf: 0 * (top - new_top) must stay 0 when the first chunk arrives.
     low = jnp.full(shape, jnp.finfo(jnp.float32).min)
-    return _Softmax(low, jnp.zeros(shape), jnp.zeros(shape))
+    return Softmax(low, jnp.zeros(shape), jnp.zeros(shape))
 
 
-def _absorb(old: _Softmax, x: jax.Array) -> _Softmax:
+def _absorb(old: Softmax, x: jax.Array) -> Softmax:
     """Adds the tempered logits of one chunk, x [B, T, C]."""
     top = jnp.maximum(old.top, jnp.max(x, axis=-1))  # [B, T]
     shift = old.top - top  # [B, T], <= 0
     keep = jnp.exp(shift)  # [B, T]
     s = x - top[..., None]  # [B, T, C]
     e = jnp.exp(s)  # [B, T, C]
-    return _Softmax(
+    return Softmax(
         top,
         old.total * keep + jnp.sum(e, axis=-1),
         (old.moment + old.total * shift) * keep + jnp.sum(e * s, axis=-1),
@@ -86,8 +86,11 @@ def _over_chunks(body: Callable[[Any, int, Any], Any], carry: Any, vocab: int, c
     return body(full * chunk, tail, carry) if tail else carry
 
 
-def _forward(static, hidden, unembed, targets, temperature, entropy_temperature):
-    """The two outputs, and what the backward pass needs: the softmax statistics, and the logits if one chunk."""
+def statistics(static, hidden, unembed, targets, temperature, entropy_temperature):
+    """(sampled, other, picked, logits): of the columns in `unembed`, what outputs and gradients are made from.
+
+    `picked` [B, T] is the tempered logit of the target, nan if it is not among the columns; `logits` are None unless one chunk.
+    """
     chunk, transposed = static
     vocab = unembed.shape[0 if transposed else 1]
 
@@ -113,11 +116,19 @@ def _forward(static, hidden, unembed, targets, temperature, entropy_temperature)
         carry = absorb(0, logits, carry)
     else:
         carry = _over_chunks(body, carry, vocab, chunk)
-    sampled, other, picked = carry
+    return *carry, logits
+
+
+def outputs(sampled: Softmax, other: Softmax | None, picked: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(logp, entropy), both [B, T], from the statistics of the whole vocabulary."""
     # A probability is at most 1: `top` and `picked` may come from differently fused, differently rounded divisions.
     logp = jnp.minimum((picked - sampled.top) - jnp.log(sampled.total), 0.0)  # nan where no chunk held the target
-    entropy = (sampled if other is None else other).entropy
-    return (logp, entropy), (sampled, other, logits)
+    return logp, (sampled if other is None else other).entropy
+
+
+def _forward(static, *arrays):
+    sampled, other, picked, logits = statistics(static, *arrays)
+    return outputs(sampled, other, picked), (sampled, other, logits)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -133,17 +144,32 @@ def _fwd(static, *args):
     return out, (arrays, known)
 
 
-def _bwd(static, residuals, cotangents):
-    chunk, transposed = static
-    (hidden, unembed, targets, temperature, entropy_temperature), (sampled, other, logits) = residuals
-    vocab = unembed.shape[0 if transposed else 1]
-    operand = jnp.promote_types(hidden.dtype, unembed.dtype)
-
+def cotangent_arrays(cotangents, targets: jax.Array, vocab: int) -> tuple[jax.Array, jax.Array | None]:
+    """Cotangents of logp and entropy [B, T]; a target outside [0, vocab) sends nothing."""
     # A cotangent that is zero by construction (a loss that only uses logp) costs not even elementwise work.
     g_logp, g_entropy = (None if isinstance(g, SymbolicZero) else g for g in cotangents)  # [B, T] or None
     if g_logp is None:
         g_logp = jnp.zeros(targets.shape)
-    g_logp = jnp.where((targets >= 0) & (targets < vocab), g_logp, 0.0)
+    return jnp.where((targets >= 0) & (targets < vocab), g_logp, 0.0), g_entropy
+
+
+def _bwd(static, residuals, cotangents):
+    (arrays, known) = residuals
+    vocab = arrays[1].shape[0 if static[1] else 1]
+    d_hidden, d_unembed = gradients(static, arrays, known, *cotangent_arrays(cotangents, arrays[2], vocab))
+    return d_hidden.astype(arrays[0].dtype), d_unembed, None, None, None
+
+
+def gradients(static, arrays, known, g_logp: jax.Array, g_entropy: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Gradients of hidden [B, T, D], in float32, and of the columns in `unembed`, in its type.
+
+    `known` are the statistics of the whole vocabulary (and the logits of these columns, if they were kept); a target that is
+    not among the columns belongs to others.
+    """
+    chunk, transposed = static
+    (hidden, unembed, targets, temperature, entropy_temperature), (sampled, other, logits) = arrays, known
+    vocab = unembed.shape[0 if transposed else 1]
+    operand = jnp.promote_types(hidden.dtype, unembed.dtype)
 
     def dlogits(start: jax.Array | int, logits: jax.Array) -> jax.Array:  # [B, T, C] -> [B, T, C]
         s = logits / temperature[..., None] - sampled.top[..., None]
@@ -179,7 +205,7 @@ def _bwd(static, residuals, cotangents):
     else:
         empty = jnp.zeros(hidden.shape, jnp.float32), jnp.zeros_like(unembed)
         d_hidden, d_unembed = _over_chunks(body, empty, vocab, chunk)
-    return d_hidden.astype(hidden.dtype), d_unembed, None, None, None
+    return d_hidden, d_unembed
 
 
 _token_logprobs.defvjp(_fwd, _bwd, symbolic_zeros=True)

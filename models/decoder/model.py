@@ -1,50 +1,73 @@
 """The decoder: one module for training, prefill and cached decoding, so that what the sampler says is what the trainer sees."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from framework.mesh import constrain
 from models.decoder.cache import Cache
 from models.decoder.config import DecoderConfig
-from models.decoder.layers import MLP, Attention, RMSNorm, rope_tables
+from models.decoder.layers import MLP, Attention, RMSNorm
+from models.decoder.rope import rope_tables
+from models.lookup import lookup
 
 __all__ = ["Block", "Decoder"]
+
+Rope = tuple[jax.Array, jax.Array]
+Cached = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+_POLICIES: dict[str, Callable[..., bool] | None] = {
+    "full": None,
+    # Attention is no matrix product of the kind kept here: its output is kept by name (see kernels_pallas.attention).
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names("attention"),
+    ),
+}
 
 
 class Block(nnx.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        self.attention_norm = RMSNorm(config.dim, config.norm_eps, "embed")
-        self.attention = Attention(config, rngs)
-        self.mlp_norm = RMSNorm(config.dim, config.norm_eps, "embed")
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs, window: int | None):
+        dtype = config.param_dtype
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps, "embed", dtype)
+        self.attention = Attention(config, rngs, window)
+        self.mlp_norm = RMSNorm(config.dim, config.norm_eps, "embed", dtype)
         self.mlp = MLP(config, rngs)
 
     def __call__(
-        self,
-        x: jax.Array,
-        rope: tuple[jax.Array, jax.Array],
-        mask: jax.Array,
-        cached: tuple[jax.Array, jax.Array, jax.Array] | None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """x [B, T, D] -> (x [B, T, D], (keys, values))."""
-        mixed, kv = self.attention(self.attention_norm(x), rope, mask, cached)
+        self, x: jax.Array, rope: Rope, segment_ids: jax.Array | None, cached: Cached | None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
+        """x [B, T, D] -> (x [B, T, D], (keys, values) if there is a cache)."""
+        mixed, kv = self.attention(self.attention_norm(x), rope, segment_ids, cached)
         x = x + mixed
-        return x + self.mlp(self.mlp_norm(x)), kv
+        x = x + self.mlp(self.mlp_norm(x))
+        return (constrain(x, "batch", "length", None) if cached is None else x), kv
 
 
 class Decoder(nnx.Module):
-    """A decoder-only transformer. See `DecoderConfig` for what it can be."""
+    """A decoder-only transformer. See `DecoderConfig` for what it can be.
+
+    `blocks` is a list of blocks or, with `scan`, one block whose arrays have a leading layer axis.
+    """
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
         self.config = config
+        dtype = config.param_dtype
         table = jax.random.normal(rngs.params(), (config.vocab_size, config.dim), jnp.float32) * 0.02
-        self.embedding = nnx.Param(table, logical=("vocab", "embed"))
-        self.blocks = nnx.List([Block(config, rngs) for _ in range(config.layers)])
-        self.norm = RMSNorm(config.dim, config.norm_eps, "embed")
+        self.embedding = nnx.Param(table.astype(dtype), logical=("vocab", "embed"))
+        if config.scan:
+            self.blocks: Any = _stacked(config, rngs)
+        else:
+            self.blocks = nnx.List([Block(config, rngs, config.window(i)) for i in range(config.layers)])
+        self.norm = RMSNorm(config.dim, config.norm_eps, "embed", dtype)
         if not config.tied:
             head = jax.random.normal(rngs.params(), (config.dim, config.vocab_size), jnp.float32) * 0.02
-            self.head = nnx.Param(head, logical=("embed", "vocab"))
+            self.head = nnx.Param(head.astype(dtype), logical=("embed", "vocab"))
 
     def __call__(
         self,
@@ -65,22 +88,57 @@ class Decoder(nnx.Module):
         Returns:
             hidden [B, T, D] and the cache after the write (None if none was given).
         """
-        dtype = self.config.compute_dtype
-        mask, valid = _masks(tokens, segment_ids, cache)
-        rope = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
-        x = self.embedding[...].astype(dtype)[tokens]
+        rope = rope_tables(positions, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
+        if cache is not None:
+            return self._decode(self.embedding[...].astype(self.config.compute_dtype)[tokens], rope, segment_ids, cache)
+        x = lookup(self.embedding[...], tokens, self.config.compute_dtype)
+        if self.config.scan:
+            x = self._scan(x, rope, segment_ids)
+        else:
+            for block in self.blocks:
+                graphdef, state = nnx.split(block)
+                x = self._rematerialised(graphdef)(state, x, rope, segment_ids)
+        return self.norm(x), None
+
+    def _rematerialised(self, graphdef: Any) -> Callable[..., jax.Array]:
+        """A block as a function of its arrays, which keeps for the backward pass what `config.remat` says."""
+
+        def run(state: Any, x: jax.Array, rope: Rope, segment_ids: jax.Array | None) -> jax.Array:
+            return nnx.merge(graphdef, state)(x, rope, segment_ids, None)[0]
+
+        remat = self.config.remat
+        return run if remat == "none" else jax.checkpoint(run, policy=_POLICIES[remat])
+
+    def _scan(self, x: jax.Array, rope: Rope, segment_ids: jax.Array | None) -> jax.Array:
+        graphdef, state = nnx.split(self.blocks)
+        run = self._rematerialised(graphdef)
+        return jax.lax.scan(lambda x, layer: (run(layer, x, rope, segment_ids), None), x, state)[0]
+
+    def _decode(self, x: jax.Array, rope: Rope, segment_ids: jax.Array | None, cache: Cache) -> tuple[jax.Array, Cache]:
+        """Layers unrolled also when they are stacked: a scan that carries the cache would copy it at every step."""
+        batch, length = x.shape[:2]
+        real = jnp.ones((batch, length), bool) if segment_ids is None else segment_ids != 0
+        valid = jax.lax.dynamic_update_slice(cache.valid, real, (0, cache.index))
+        # A slot is not a position (rows are padded on the left), but both grow by one a token: their differences agree.
+        distance = (cache.index + jnp.arange(length))[:, None] - jnp.arange(valid.shape[1])[None, :]
         keys: list[jax.Array] = []
         values: list[jax.Array] = []
-        for i, block in enumerate(self.blocks):
-            cached = None if cache is None else (cache.keys[i], cache.values[i], cache.index)
-            run = nnx.remat(Block.__call__) if self.config.remat and cache is None else Block.__call__
-            x, (k, v) = run(block, x, rope, mask, cached)
-            keys.append(k)
-            values.append(v)
-        hidden = self.norm(x)
-        if cache is None:
-            return hidden, None
-        return hidden, Cache(tuple(keys), tuple(values), valid, cache.index + tokens.shape[1])
+        for i, block in enumerate(self._each_block()):
+            window = self.config.window(i)
+            near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
+            mask = valid[:, None, :] & near[None]
+            x, kv = block(x, rope, segment_ids, (cache.keys[i], cache.values[i], cache.index, mask))
+            keys.append(kv[0])
+            values.append(kv[1])
+        return self.norm(x), Cache(tuple(keys), tuple(values), valid, cache.index + length)
+
+    def _each_block(self) -> Iterator[Any]:
+        if not self.config.scan:
+            yield from self.blocks
+            return
+        graphdef, state = nnx.split(self.blocks)
+        for i in range(self.config.layers):
+            yield nnx.merge(graphdef, jax.tree.map(lambda stacked, i=i: stacked[i], state))
 
     def init_cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` sequences of at most `slots` tokens."""
@@ -88,19 +146,20 @@ class Decoder(nnx.Module):
 
     @property
     def unembed(self) -> jax.Array:
-        """The output matrix [D, V], float32."""
+        """The output matrix [D, V], in `param_dtype`."""
         return self.embedding[...].T if self.config.tied else self.head[...]
 
 
-def _masks(tokens: jax.Array, segment_ids: jax.Array | None, cache: Cache | None) -> tuple[jax.Array, jax.Array]:
-    """Which key each query may see [B, T, S], and which slots hold tokens after this call [B, S]."""
-    batch, length = tokens.shape
-    segments = jnp.ones((batch, length), jnp.int32) if segment_ids is None else segment_ids
-    real = segments != 0
-    if cache is None:
-        causal = jnp.tril(jnp.ones((length, length), bool))
-        same = segments[:, :, None] == segments[:, None, :]
-        return causal & same & real[:, None, :], real
-    valid = jax.lax.dynamic_update_slice(cache.valid, real, (0, cache.index))
-    slots, rows = jnp.arange(valid.shape[1]), cache.index + jnp.arange(length)
-    return valid[:, None, :] & (slots[None, None, :] <= rows[None, :, None]), valid
+def _stacked(config: DecoderConfig, rngs: nnx.Rngs) -> Block:
+    """One block whose arrays hold all layers, [L, ...]."""
+
+    @nnx.split_rngs(splits=config.layers)
+    @nnx.vmap(in_axes=0, out_axes=0)
+    def make(rngs: nnx.Rngs) -> Block:
+        return Block(config, rngs, config.window(0))
+
+    blocks = make(rngs)
+    for _, variable in nnx.iter_graph(blocks):
+        if isinstance(variable, nnx.Param):
+            variable.set_metadata(logical=("layers", *variable.get_metadata()["logical"]))
+    return blocks

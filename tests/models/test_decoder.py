@@ -59,9 +59,9 @@ def numpy_forward(model, tokens: np.ndarray) -> np.ndarray:
     x = get(model.embedding)[tokens]
     for block in model.blocks:
         a, h = block.attention, norm(x, block.attention_norm.scale)
-        q, k, v = h @ get(a.wq), h @ get(a.wk), h @ get(a.wv)
+        q, k, v = h @ get(a.q_proj.kernel), h @ get(a.k_proj.kernel), h @ get(a.v_proj.kernel)
         if c.qkv_bias:
-            q, k, v = q + get(a.bq), k + get(a.bk), v + get(a.bv)
+            q, k, v = q + get(a.q_proj.bias), k + get(a.k_proj.bias), v + get(a.v_proj.bias)
         heads = []
         for i in range(c.heads):
             j = i // (c.heads // c.kv_heads)
@@ -72,10 +72,10 @@ def numpy_forward(model, tokens: np.ndarray) -> np.ndarray:
             scores = np.where(np.tril(np.ones((time, time))) > 0, scores, -np.inf)
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             heads.append(weights / weights.sum(-1, keepdims=True) @ vj)
-        x = x + np.concatenate(heads, -1) @ get(a.wo)
+        x = x + np.concatenate(heads, -1) @ get(a.o_proj.kernel)
         h = norm(x, block.mlp_norm.scale)
-        gate = h @ get(block.mlp.gate)
-        x = x + (gate / (1 + np.exp(-gate)) * (h @ get(block.mlp.up))) @ get(block.mlp.down)
+        gate = h @ get(block.mlp.gate_proj.kernel)
+        x = x + (gate / (1 + np.exp(-gate)) * (h @ get(block.mlp.up_proj.kernel))) @ get(block.mlp.down_proj.kernel)
     return norm(x, model.norm.scale)
 
 
@@ -149,7 +149,7 @@ def test_remat_changes_no_gradient():
         graphdef, params = nnx.split(build(config))
         return jax.grad(lambda p: jnp.sum(nnx.merge(graphdef, p)(tokens, positions, segments)[0] ** 2))(params)
 
-    plain, remat = grads(TINY), grads(DecoderConfig(**{**TINY.__dict__, "remat": True}))
+    plain, remat = grads(TINY), grads(DecoderConfig(**{**TINY.__dict__, "remat": "full"}))
     chex.assert_trees_all_close(jax.tree.leaves(plain), jax.tree.leaves(remat), rtol=1e-5, atol=1e-4)
 
 

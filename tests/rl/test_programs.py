@@ -1,0 +1,159 @@
+"""What `maypole plan` compiles is what a run calls: same shapes, same shardings, same number of calls."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import Mesh
+
+from experiments.entropy_mechanism import all_arms, paper, smoke, tiny
+from framework.chips import Topology
+from framework.errors import UserError
+from framework.inference import Engine, Request
+from framework.mesh import MeshConfig, put_batch
+from framework.overrides import apply_overrides
+from framework.plan import Planner
+from rl.batch import make_batch
+from rl.grpo import GRPO
+from rl.programs import grpo_programs, grpo_remedies
+
+
+@pytest.fixture(scope="module")
+def two() -> tuple[GRPO, Mesh]:
+    config = dataclasses.replace(smoke, mesh=MeshConfig(fsdp=2))
+    return config, config.mesh.build()
+
+
+def described(config: GRPO, mesh: Mesh, name: str):
+    return next(p for p in grpo_programs(config, mesh) if p.name.startswith(name))
+
+
+def same(abstract, concrete) -> None:
+    """Same tree, shapes, types and placement."""
+    assert jax.tree.structure(abstract) == jax.tree.structure(concrete)
+    for want, got in zip(jax.tree.leaves(abstract), jax.tree.leaves(concrete), strict=True):
+        assert (want.shape, want.dtype) == (got.shape, got.dtype)
+        if want.sharding is not None:
+            assert want.sharding.is_equivalent_to(got.sharding, want.ndim)
+
+
+def test_the_batch_of_a_policy_step_is_that_of_the_run(two):
+    config, mesh = two
+    program = described(config, mesh, "policy step")
+    roll = config.rollout
+    rows = roll.prompts * roll.samples // roll.updates
+    batch = make_batch([[1]] * rows, [[1]] * rows, prompt_length=roll.max_prompt, response_length=roll.max_new_tokens)
+    same(program.args[1], put_batch(mesh, batch))
+    assert (program.calls, program.tokens) == (roll.updates, rows * (roll.max_prompt + roll.max_new_tokens))
+
+
+@pytest.mark.parametrize("rows", [None, 8])
+def test_what_is_decoded_at_once_is_what_the_engine_decodes_at_once(two, rows):
+    config, mesh = two
+    config = dataclasses.replace(config, rollout=dataclasses.replace(config.rollout, rows=rows))
+    graphdef, params = nnx.split(config.model.build(jax.random.key(0)))
+    engine = Engine(nnx.merge(graphdef, params), config.engine_config(), mesh=mesh)
+    samples = config.rollout.samples
+    requests = [Request(id=i, prompt=[1, 2], samples=samples) for i in range(config.rollout.prompts)]
+    calls = list(engine._batches(requests))
+    program = described(config, mesh, f"decode, {samples} a prompt")
+    bucket, _, batch = calls[0]
+    same(program.args[1], engine._arrays(batch, bucket, samples))
+    assert program.calls == len(calls)
+
+
+def test_the_state_of_a_policy_step_is_that_of_the_run(two):
+    config, mesh = two
+    setup = config.build()
+    state = setup.new_state(setup.new_params(), config.optimizer_of("kl_cov"))
+    same(described(config, mesh, "policy step").args[0], state)
+
+
+def test_arms_with_the_same_program_are_planned_once(two):
+    _, mesh = two
+    arms = (*all_arms.arms, dataclasses.replace(all_arms.arms[0], name="again"))
+    config = dataclasses.replace(all_arms, mesh=MeshConfig(fsdp=2), arms=arms)
+    names = [p.name for p in grpo_programs(config, mesh)]
+    assert sum(name.startswith("policy step") for name in names) == len(all_arms.arms)
+    assert "policy step again" not in names
+    assert names[-1] == "decode, 1 a prompt"  # greedy answers of the evaluation
+
+
+def test_flops_by_formula_are_six_a_parameter_and_trained_token():
+    mesh = tiny.mesh.build(jax.devices()[:1])
+    program = described(tiny, mesh, "policy step")
+    roll, model = tiny.rollout, tiny.model
+    rows = roll.prompts * roll.samples // roll.updates
+    length = roll.max_prompt + roll.max_new_tokens - 1  # the last token predicts nothing
+    embedding = model.vocab_size * model.dim
+    blocks = model.parameter_count() - embedding
+    matrices = 6 * rows * (blocks * length + embedding * roll.max_new_tokens)
+    scores = 3 * rows * model.layers * 4 * model.heads * model.head_dim * length**2 / 2
+    assert program.model_flops == pytest.approx(matrices + scores)
+
+
+@pytest.mark.slow
+def test_a_planned_step_is_found_where_the_formulas_say():
+    """Compiled by libtpu: executed FLOPs are the formula's and what a TPU adds to them, and the cache is found."""
+    config = apply_overrides(smoke, ["--mesh.fsdp", "4", "--mesh.tensor", "1", "--model.dtype", "bfloat16"])
+    plan = Planner(Topology.parse("v5e:2x2")).plan(config, only=["decode, 4", "policy step unclipped"])
+    step, decode = plan.programs
+    roll, model = config.rollout, config.model
+    rows, slots = roll.prompts * roll.samples // 4, roll.max_prompt + roll.max_new_tokens
+    cache = 2 * model.layers * rows * model.kv_heads * slots * model.head_dim * 2
+    # The cache fits beside the compute units of a chip here, so that it may need no memory at all; never more than its size
+    # before and after it has grown.
+    assert 0 <= decode.memory.inside["cache"] <= 2 * cache
+    assert step.fits
+    assert decode.fits
+    whole = 2 * model.head_dim * model.layers * 4  # scales of the query and key norms are on every device
+    share = (model.parameter_count() * 4 - whole) // 4 + whole
+    assert step.memory.arguments["parameters"] == share
+    assert step.memory.resident["warm-start parameters"] == share
+    assert step.cost.flops > step.model_flops / 4 / 2
+
+
+@pytest.mark.parametrize(
+    ("failing", "first"),
+    [
+        (["policy step clipped"], ["--model.remat", "full"]),
+        (["decode, 8 a prompt"], ["--rollout.rows", "1024"]),
+        (["policy step clipped", "decode, 1 a prompt"], ["--model.remat", "full", "--rollout.rows", "1024"]),
+    ],
+)
+def test_remedies_change_what_the_failing_programs_read(failing, first):
+    config = dataclasses.replace(paper, model=dataclasses.replace(paper.model, remat="none"))
+    found = grpo_remedies(config, failing)
+    assert first in found
+    for remedy in found:  # each is a config that can run
+        apply_overrides(config, remedy).validate()
+
+
+def test_micro_batches_are_proposed_as_long_as_every_device_keeps_a_row():
+    config = dataclasses.replace(
+        paper, mesh=MeshConfig(fsdp=16, tensor=4), rollout=dataclasses.replace(paper.rollout, microbatches=2)
+    )
+    shards = 16
+    proposed = [int(words[1]) for words in grpo_remedies(config, ["policy step clipped"])]
+    rows = paper.rollout.prompts * paper.rollout.samples // paper.rollout.updates
+    assert proposed == sorted(proposed)
+    assert proposed
+    assert all(rows // m % shards == 0 for m in proposed)
+
+
+def test_rows_that_cannot_hold_a_group_are_refused():
+    config = dataclasses.replace(tiny, rollout=dataclasses.replace(tiny.rollout, rows=4))
+    with pytest.raises(UserError, match=r"Use rollout\.rows=8"):
+        config.validate()
+
+
+@pytest.mark.slow
+def test_rows_limit_what_is_decoded_at_once_and_change_no_token():
+    config = dataclasses.replace(smoke, rollout=dataclasses.replace(smoke.rollout, rows=4))
+    model = config.model.build(jax.random.key(0))
+    requests = [Request(id=i, prompt=[3, 5, 7], samples=4) for i in range(3)]
+    whole, parts = (Engine(model, c.engine_config()).generate(requests, jax.random.key(1)) for c in (smoke, config))
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a.tokens, b.tokens)
