@@ -85,6 +85,7 @@ paper = dataclasses.replace(
         qk_norm=False,
         qkv_bias=True,
         tied=False,
+        scan=True,  # compiles one layer and not 28
         remat="full",
         dtype="bfloat16",
     ),

@@ -52,6 +52,11 @@ COMMANDS = {
         "export_command",
         "a native folder or a run to a Hugging Face checkpoint:  maypole export SRC OUT",
     ),
+    "plan": (
+        "framework.cli_plan",
+        "plan_command",
+        "will it fit on that pod?  maypole plan entropy_mechanism:paper --topology v5p:4x4x4",
+    ),
     "list": ("framework.cli", "list_command", "the experiments that come with maypole"),
 }
 

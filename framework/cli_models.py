@@ -89,6 +89,8 @@ def export_command(argv: Sequence[str]) -> int:
 def _export_run(
     source: Path, stage_name: str | None, out: Path, dtype: Literal["bfloat16", "float32"], shard_size: int
 ) -> int:
+    if not source.is_dir():
+        raise UserError(f"There is no native folder or run at {source}. A run is named by its folder: runs/NAME")
     run = RunDir.open(source)
     stages = {stage.name: stage for stage in run.stages()}
     if not stages:

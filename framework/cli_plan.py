@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ DOES_NOT_FIT = 3
 DEFAULT_TRIES = 4
 _USAGE = (
     "maypole plan EXPERIMENT[:VARIANT] --topology FAMILY:SHAPE [--only PROGRAM ...] "
-    "[--tries N] [--out FILE] [--dump DIR] [--field.sub value ...]"
+    "[--quick] [--tries N] [--out FILE] [--dump DIR] [--field.sub value ...]"
 )
 
 
@@ -55,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tries", type=int, default=DEFAULT_TRIES, help="remedies to try when it does not fit (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="stop each compilation when memory is laid out: the same figures but for the size of the code, in a fraction of "
+        "the time; that the machine code can be made is not shown",
     )
     parser.add_argument("--out", type=Path, help="where the JSON goes (default: runs/plans/EXPERIMENT-TOPOLOGY.json)")
     parser.add_argument(
@@ -122,7 +128,7 @@ def _plan(
     from framework.plan_report import plan_json
 
     planner = Planner(topology, console.status, options.dump)
-    plan = planner.plan(config, only=options.only)
+    plan = planner.plan(config, only=options.only, child=_child(spec, topology, overrides, options))
     _show(plan, console)
     result = plan_json(plan, experiment=spec, overrides=overrides)
     if not plan.fits:
@@ -131,6 +137,16 @@ def _plan(
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     console.print(str(out))
     return 0 if plan.fits else DOES_NOT_FIT
+
+
+def _child(
+    spec: str, topology: Topology, overrides: Sequence[str], options: argparse.Namespace
+) -> Callable[[str], list[str]] | None:
+    """The command that compiles one program for `--quick`."""
+    if not options.quick:
+        return None
+    command = [sys.executable, "-m", "framework.plan_child", str(topology), spec]
+    return lambda program: [*command, program, *overrides]
 
 
 def _show(plan: "Plan", console: "Console") -> None:
@@ -170,7 +186,8 @@ def _remedies(
         words = shlex.join(remedy)
         console.print(f"Try {number} of {min(options.tries, len(proposed))}: {words}")
         changed = apply_overrides(config, remedy)
-        found = planner.plan(changed, only=options.only, first=failing, quick=True)
+        child = _child(spec, planner.topology, [*overrides, *remedy], options)
+        found = planner.plan(changed, only=options.only, first=failing, quick=True, child=child)
         tried.append({"overrides": list(remedy), "fits": found.fits, "bytes": _needed(found)})
         if found.fits:
             only = ["--only", *options.only] if options.only else []

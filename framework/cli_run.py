@@ -27,7 +27,7 @@ from framework.experiment import Experiment
 from framework.overrides import apply_overrides
 from framework.rundir import RUN_FILES, RunDir, check_free, wait_for_run
 
-__all__ = ["prepare_jax", "resume_command", "run_command"]
+__all__ = ["prepare_jax", "resume_command", "run_command", "split_options"]
 
 
 _RUN_OPTIONS = ("--name", "--dir", "--overwrite", "--or-resume", *CLUSTER_OPTIONS)
@@ -45,7 +45,9 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dir", type=Path, default=Path("runs"), help="where run folders are made (default: runs)")
     parser.add_argument("--overwrite", action="store_true", help="move an old run of that name aside and start again")
     parser.add_argument(
-        "--or-resume", action="store_true", help="continue the run of that --name if there is one: for jobs that are restarted"
+        "--or-resume",
+        action="store_true",
+        help="continue the run of that --name if there is one: for jobs that are restarted",
     )
     add_cluster_options(parser)
     return parser
@@ -61,7 +63,7 @@ def run_command(argv: Sequence[str]) -> int:
         raise UserError(
             f"The experiment comes first: maypole run EXPERIMENT {shlex.join(argv)}. To see which: maypole list"
         )
-    spec, (own, overrides) = argv[0], _split(argv[1:], _RUN_OPTIONS)
+    spec, (own, overrides) = argv[0], split_options(argv[1:], _RUN_OPTIONS)
     parsed = Spec.parse(spec)
     parsed.check_exists()
     if "-h" in argv or "--help" in argv:
@@ -126,7 +128,7 @@ def resume_command(argv: Sequence[str]) -> int:
         help="go on with the config as its source gives it now, and with the fields set here",
     )
     add_cluster_options(parser)
-    own, overrides = _split(argv, ("--accept-config-change", "--help", *CLUSTER_OPTIONS), first=True)
+    own, overrides = split_options(argv, ("--accept-config-change", "--help", *CLUSTER_OPTIONS), first=True)
     options = parser.parse_args(own)
     run = RunDir.open(options.run)
     accept = options.accept_config_change
@@ -182,7 +184,7 @@ def _for_every_host(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _split(argv: Sequence[str], own_names: Sequence[str], *, first: bool = False) -> tuple[list[str], list[str]]:
+def split_options(argv: Sequence[str], own_names: Sequence[str], *, first: bool = False) -> tuple[list[str], list[str]]:
     """Words that belong to the command's own options, and the rest: overrides of config fields.
 
     first: words before any option are the command's own as well.

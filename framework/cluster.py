@@ -69,7 +69,9 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
         "--distributed", action="store_true", help="find the three out on a Cloud TPU, under SLURM or in Kubernetes"
     )
     group.add_argument(
-        "--join-timeout", metavar="SECONDS", help=f"how long to wait for every process at the start (default: {JOIN_S:g})"
+        "--join-timeout",
+        metavar="SECONDS",
+        help=f"how long to wait for every process at the start (default: {JOIN_S:g})",
     )
     group.add_argument(
         "--peer-timeout",
@@ -110,7 +112,13 @@ def find_cluster(options: argparse.Namespace, env: Mapping[str, str] | None = No
 
 def _coordinator(text: str) -> str:
     host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= 65534 or re.search(r"\s|/", host):
+    if (
+        not host
+        or not port.isascii()
+        or not port.isdecimal()
+        or not 1 <= int(port) <= 65534
+        or re.search(r"\s|/", host)
+    ):
         raise UserError(
             f"--coordinator {text!r} is not HOST:PORT. Give the name or address of the host of process 0, which every other "
             "host can reach, and a free port up to 65534, for example: --coordinator host-0:8476"
@@ -151,6 +159,8 @@ def _detect(timeout_s: float, given: Mapping[str, object]) -> Cluster:
         None,
         math.ceil(timeout_s),
     )
+    if os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition("(")[0] == "1":
+        devices = None  # jax gives each SLURM task one GPU, also where it is the only task of its machine
     if coordinator is None or processes is None or process_id is None:
         raise UserError(
             "--distributed found no cluster: this is no Cloud TPU, no SLURM step (start it with srun, not with sbatch alone) "

@@ -55,7 +55,9 @@ class Console:
         self._file = file or sys.stdout
         self._rich = RichConsole(file=self._file, highlight=False)
         self._quiet = not is_main()
-        self.live = False if self._quiet else self._file.isatty() and not self._rich.is_dumb_terminal if live is None else live
+        self.live = (
+            False if self._quiet else self._file.isatty() and not self._rich.is_dumb_terminal if live is None else live
+        )
         self._every_s, self._heartbeat_s, self._clock = every_s, heartbeat_s, clock
         self._plan = list(stages)
         self._lock = threading.RLock()

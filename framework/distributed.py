@@ -49,7 +49,9 @@ _peer_timeout_s = 0.0
 _settled: BaseException | None = None  # the error that `settle` has seen already
 
 # What jax, gloo, NCCL and gRPC write into the errors of a collective whose other end is gone.
-_COMMUNICATION = re.compile(r"gloo|nccl|unavailable|deadline|coordination|barrier|socket|connection|peer", re.IGNORECASE)
+_COMMUNICATION = re.compile(
+    r"gloo|nccl|unavailable|deadline|coordination|barrier|socket|connection|peer", re.IGNORECASE
+)
 
 
 def process_count() -> int:
@@ -157,13 +159,13 @@ def joined(
     say = say or (lambda text: print(text, flush=True))
     stop: list[str] = []
 
-    def on_lost(text: str) -> None:
+    def on_lost(text: str, code: int) -> None:
         here = [
             f"error: {text} Process {cluster.process_id} ({host_name()}) stops as well: no step can be finished without it.",
             *stop,
         ]
         release_all()
-        end_process("\n".join(here))
+        end_process("\n".join(here), code)
 
     me = Myself(
         process=cluster.process_id,
@@ -190,7 +192,9 @@ def joined(
     else:
         told = roll.join()
     command = command_line(again(told["share"]), cluster, cluster.process_id)
-    stop.append(f"To continue from the newest checkpoint, type on every host, with its own number; on this one:\n  {command}")
+    stop.append(
+        f"To continue from the newest checkpoint, type on every host, with its own number; on this one:\n  {command}"
+    )
     _roll, _joined_once, _peer_timeout_s = roll, True, cluster.peer_timeout_s
     try:
         _start_jax(cluster, told["jax_port"])
@@ -297,5 +301,3 @@ def _free_port(address: tuple[str, int]) -> int:
                 continue
             return probe.getsockname()[1]
     raise UserError(f"No port is free on {host_name()} for jax's coordination service.")
-
-

@@ -152,7 +152,9 @@ def _stop_signals() -> Iterator[_Stop]:
         yield stop
     finally:
         for signum, handler in previous.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)  # None: set by a library outside of Python
+            signal.signal(
+                signum, signal.SIG_DFL if handler is None else handler
+            )  # None: set by a library outside of Python
 
 
 def _interrupted(signum: int, name: str, step: int, steps: int, checkpoints: Checkpoints) -> Interrupted:

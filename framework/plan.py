@@ -25,14 +25,14 @@ from framework.chips import Chip, Topology
 from framework.errors import UserError
 from framework.mesh import MeshConfig
 from framework.plan_buffers import Buffer, shards, temporaries
-from framework.plan_compile import Job, Refusal, written
+from framework.plan_compile import InProcess, InThread, Job, Outcome, written
 from framework.plan_cost import Cost, program_cost
 from framework.plan_hlo import Module, arrays_of
 from framework.plan_kernels import kernel_flops, xla_name
 from framework.plan_topology import build_mesh
 from framework.state import PyTree, TrainState
 
-__all__ = ["Memory", "Plan", "Plannable", "Planner", "Program", "ProgramPlan"]
+__all__ = ["Memory", "Plan", "Plannable", "Planner", "Program", "ProgramPlan", "lower"]
 
 Status = Callable[[str], AbstractContextManager[None]]
 _SHOWN_BUFFERS = 12
@@ -168,6 +168,14 @@ class Plan:
         return sum(seconds.values())
 
 
+def lower(program: Program, mesh: Mesh) -> tuple[Any, Any]:
+    """The program traced and lowered under its mesh, ready to be compiled."""
+    with jax.set_mesh(mesh):
+        # Arguments that a program does not read stay on the device all the same: keep_unused counts them.
+        traced = jax.jit(program.fn, donate_argnums=program.donate, keep_unused=True).trace(*program.args)
+        return traced, traced.lower()
+
+
 class Planner:
     """Compiles for one topology and remembers what it has compiled."""
 
@@ -191,14 +199,24 @@ class Planner:
         self._known: dict[str, ProgramPlan] = {}
         self._folders = 0
 
-    def plan(self, config: object, *, only: Sequence[str] = (), first: Sequence[str] = (), quick: bool = False) -> Plan:
+    def plan(
+        self,
+        config: object,
+        *,
+        only: Sequence[str] = (),
+        first: Sequence[str] = (),
+        quick: bool = False,
+        child: Callable[[str], Sequence[str]] | None = None,
+    ) -> Plan:
         """Compile the programs of an experiment.
 
         Args:
             config: the experiment.
             only: names of programs, or the beginnings of names; the others are left out.
             first: names of programs to begin with.
-            quick: stop after the first program that does not fit.
+            quick: stop when the programs of `first` do not fit.
+            child: the command that compiles the program of a name in a process, which is ended before it makes machine code;
+                None: compile to the end, in this process.
 
         Raises:
             UserError: the experiment has no programs, its mesh is not that of the topology, or `only` matches nothing.
@@ -218,13 +236,18 @@ class Planner:
         rounds = [[p for p in chosen if p.name in first], [p for p in chosen if p.name not in first]]
         plans: dict[str, ProgramPlan] = {}
         for programs in filter(None, rounds):
-            plans |= self._plan_all(programs, mesh)
+            plans |= self._plan_all(programs, mesh, child)
             if quick and not all(plan.fits for plan in plans.values()):
                 break
         in_order = [plans[p.name] for p in chosen if p.name in plans]
         return Plan(topology=self.topology, mesh=dict(mesh.shape), programs=in_order)
 
-    def _plan_all(self, programs: Sequence[Program], mesh: Mesh) -> dict[str, ProgramPlan]:
+    def _plan_all(
+        self, programs: Sequence[Program], mesh: Mesh, child: Callable[[str], Sequence[str]] | None
+    ) -> dict[str, ProgramPlan]:
+        def make(program: Program, lowered: Any) -> Job:
+            return InThread(lowered) if child is None else InProcess(child(program.name))
+
         keys: dict[str, str] = {}
         jobs: dict[str, _Job] = {}
         for program in programs:
@@ -234,15 +257,12 @@ class Planner:
                 key = program.name
                 self._known[key] = self._too_large(program, arguments, resident)
             else:
-                with self.status(f"tracing {program.name}"), jax.set_mesh(mesh):
-                    # Arguments that a program does not read stay on the device all the same: keep_unused counts them.
-                    jitted = jax.jit(program.fn, donate_argnums=program.donate, keep_unused=True)
-                    traced = jitted.trace(*program.args)
-                    lowered = traced.lower()
+                with self.status(f"tracing {program.name}"):
+                    traced, lowered = lower(program, mesh)
                 text = f"{lowered.as_text()}{arguments}{resident}{program.role}{program.calls}"
                 key = hashlib.sha256(text.encode()).hexdigest()
                 if key not in self._known and key not in jobs:
-                    jobs[key] = _Job(program, traced, Job(lowered), arguments, resident)
+                    jobs[key] = _Job(program, traced, make(program, lowered), arguments, resident)
             keys[program.name] = key
         self._compile(jobs)
         return {name: dataclasses.replace(self._known[key], name=name) for name, key in keys.items()}
@@ -250,11 +270,12 @@ class Planner:
     def _compile(self, jobs: "dict[str, _Job]") -> None:
         """Several at a time: a compilation keeps one core busy for most of its time."""
         waiting, running = list(jobs), []
-        with contextlib.ExitStack() as folders:
+        with contextlib.ExitStack() as cleanup:
             while waiting or running:
                 while waiting and len(running) < self.at_once:
                     key = waiting.pop(0)
-                    folder = folders.enter_context(self._folder(jobs[key].program.name))
+                    folder = cleanup.enter_context(self._folder(jobs[key].program.name))
+                    cleanup.callback(jobs[key].compile.stop)  # before its folder goes
                     jobs[key].compile.start(folder)
                     running.append(key)
                 names = " and ".join(jobs[key].program.name for key in running)
@@ -268,15 +289,15 @@ class Planner:
                         self._known[key] = self._read(jobs[key])
 
     def _read(self, job: "_Job") -> ProgramPlan:
-        program, compiled, refused = job.program, *job.compile.result()
+        program, outcome = job.program, job.compile.result()
         # libtpu's own text: jaxlib reads a compiled program only if it knows every instruction of libtpu's XLA.
         module = Module(written(job.compile.folder, "after_optimizations.txt"))
         assignment = written(job.compile.folder, "buffer-assignment.txt")
         found = temporaries(assignment, module)
         cost = program_cost(module, kernel_flops(job.traced.jaxpr)) if module.entry else None
         notes = [*(cost.notes if cost else ())]
-        if refused:
-            notes.append(f"the compiler refused it: {refused.message}")
+        if outcome.refused:
+            notes.append(f"the compiler refused it: {outcome.refused.message}")
         if not assignment or not module.entry:
             notes.append("this libtpu does not write its program down: largest buffers and times are missing")
         return ProgramPlan(
@@ -285,18 +306,18 @@ class Planner:
             calls=program.calls,
             tokens=program.tokens,
             model_flops=program.model_flops,
-            memory=_memory(job, compiled, refused, assignment),
-            usable=refused.usable if refused else self.topology.chip.usable_hbm,
+            memory=_memory(job, outcome, assignment),
+            usable=outcome.refused.usable if outcome.refused else self.topology.chip.usable_hbm,
             buffers=_largest([*found, *_argument_buffers(program)]),
             cost=cost,
-            xla_flops=float(compiled.cost_analysis().get("flops", 0.0)) if compiled is not None else None,
+            xla_flops=outcome.xla_flops,
             compile_s=job.compile.seconds,
             notes=tuple(notes),
         )
 
     def _folder(self, name: str) -> AbstractContextManager[str]:
         if self.dump is None:
-            return tempfile.TemporaryDirectory(prefix="maypole-plan-")
+            return tempfile.TemporaryDirectory(prefix="maypole-plan-", ignore_cleanup_errors=True)
         self._folders += 1
         folder = self.dump / f"{self._folders}-{re.sub(r'[^A-Za-z0-9]+', '-', name)}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -336,26 +357,21 @@ class _Job:
 # --- adding up ---
 
 
-def _memory(job: _Job, compiled: Any, refused: Refusal | None, assignment: str) -> Memory:
+def _memory(job: _Job, outcome: Outcome, assignment: str) -> Memory:
     arguments, resident = job.arguments, job.resident
     inside = {}
     for kind, tree in job.program.inside:
         shapes = [f"{xla_name(x.dtype)}[{','.join(map(str, x.shape))}]" for x in jax.tree.leaves(tree) if x.ndim > 2]
         inside[kind] = shards(assignment, [arrays_of(shape)[0] for shape in shapes])
-    if compiled is None:
-        assert refused is not None
-        rest = max(refused.total - sum(arguments.values()), 0)
-        return Memory(
-            arguments=arguments, padding=0, temporaries=rest, inside=inside, outputs=0, code=0, resident=resident
-        )  # fmt: skip
-    stats = compiled.memory_analysis()
+    own = sum(arguments.values())
+    refused = outcome.refused
     return Memory(
         arguments=arguments,
-        padding=max(stats.argument_size_in_bytes - sum(arguments.values()), 0),
-        temporaries=stats.temp_size_in_bytes,
+        padding=max(outcome.arguments - own, 0),
+        temporaries=outcome.temporaries if refused is None else max(refused.total - own, 0),
         inside=inside,
-        outputs=max(stats.output_size_in_bytes - stats.alias_size_in_bytes, 0),
-        code=stats.generated_code_size_in_bytes,
+        outputs=outcome.outputs,
+        code=outcome.code or 0,
         resident=resident,
     )
 

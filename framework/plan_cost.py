@@ -173,9 +173,8 @@ class _Counter:
             first = user.operands[0] == name
             if user.opcode in ("dynamic-slice", "slice", "gather") and first:
                 total += sum(a.bytes for a in user.arrays)
-            elif user.opcode == "dynamic-update-slice" and first:
-                continue  # updated in place
-            elif user.opcode in ("bitcast", "reshape"):
+            elif user.opcode in ("bitcast", "reshape") or (user.opcode == "dynamic-update-slice" and first):
+                # An update happens in place; who reads the updated array reads this one.
                 total += self._read(computation, user.name, whole)
             elif user.opcode == "tuple":
                 continue
@@ -184,6 +183,8 @@ class _Counter:
                 inner = self.module.computations[called]
                 numbers = [k for k, operand in enumerate(user.operands) if operand == name]
                 total += sum(self._read(inner, inner.parameters[k].name, whole) for k in numbers)
+                if any(_passes_on(inner, inner.parameters[k].name) for k in numbers):
+                    total += self._read(computation, user.name, whole)
             else:
                 return whole
         return total
@@ -229,6 +230,14 @@ class _Counter:
         if kind.startswith("collective"):
             sent = float(size)
         return [(kind, Collective(1, sent), i.attribute("channel_id"))] if group > 1 else []
+
+
+def _passes_on(computation: Computation, name: str) -> bool:
+    """True if a fusion inside a fusion gives a value on as it is, under another shape."""
+    if name == computation.root.name:
+        return True
+    onward = (u for u in computation.users.get(name, ()) if u.opcode in ("bitcast", "reshape"))
+    return any(_passes_on(computation, user.name) for user in onward)
 
 
 def _group(i: Instruction) -> int:

@@ -17,6 +17,7 @@ _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r" ([a-z][\w\-]*)\(")
+_SAME_VALUE = ("copy", "bitcast", "convert", "reshape", "copy-done", "copy-start")
 _NAME = re.compile(r"%([\w.\-]+)")
 
 
@@ -140,17 +141,18 @@ class Module:
         return self._files.get(instruction.stack_frame, "")
 
     def trips(self, loop: Instruction, within: Computation) -> int | None:
-        """How often the body of a `while` runs: the bound that its condition compares its counter with.
+        """How often the body of a `while` runs, from the bound that its condition compares its counter with, the counter's first
+        value and its step (the compiler may have joined two turns in one).
 
         A loop that may also end early counts in full. None: the bound is not in the program.
         """
         (condition,) = loop.called("condition")
-        bounds = [
-            bound
+        found = [
+            trips
             for computation, compare, values in self._compares(condition)
-            if (bound := self._bound(compare, computation, values, loop, within)) is not None
+            if (trips := self._turns(compare, computation, values, loop, within)) is not None
         ]
-        return min(bounds) if bounds else None
+        return min(found) if found else None
 
     def _compares(
         self, name: str, values: Sequence[tuple[str, str]] = ()
@@ -163,7 +165,7 @@ class Module:
                 (called,) = instruction.called("calls")
                 yield from self._compares(called, [(name, operand) for operand in instruction.operands])
 
-    def _bound(
+    def _turns(
         self,
         compare: Instruction,
         computation: str,
@@ -175,17 +177,25 @@ class Module:
         side = {"LT": 1, "LE": 1, "NE": 1, "GT": 0, "GE": 0}.get(direction)
         if side is None or len(compare.operands) != 2:
             return None
-        place, name = computation, compare.operands[side]
-        while (
-            True
-        ):  # follow the value to a constant: through copies, into the fusion's operands, out of the loop's state
+        bound = self._constant(computation, compare.operands[side], values, loop, within)
+        if bound is None:
+            return None
+        index = self._state_index(computation, compare.operands[1 - side], values)
+        start = self._start(index, loop, within)
+        return -(-(bound + (direction in ("LE", "GE")) - start) // self._step(index, loop))
+
+    def _constant(
+        self, place: str, name: str, values: Sequence[tuple[str, str]], loop: Instruction, within: Computation
+    ) -> int | None:
+        """Follow a value to a constant: through copies, to the operands of a fusion, out of the loop's state."""
+        while True:
             instruction = self.computations[place].instructions.get(name)
             if instruction is None:
                 return None
             if instruction.opcode == "constant":
                 whole = re.fullmatch(r"-?\d+", instruction.arguments)
-                return None if whole is None else int(whole[0]) + (direction in ("LE", "GE"))
-            if instruction.opcode in ("copy", "bitcast", "convert", "reshape", "copy-done", "copy-start"):
+                return None if whole is None else int(whole[0])
+            if instruction.opcode in _SAME_VALUE:
                 name = instruction.operands[0]
             elif instruction.opcode == "parameter" and values:
                 place, name = values[int(instruction.arguments)]
@@ -197,6 +207,41 @@ class Module:
                 place, name = within.name, state.operands[int(instruction.attribute("index"))]
             else:
                 return None
+
+    def _state_index(self, place: str, name: str, values: Sequence[tuple[str, str]]) -> int | None:
+        """Which element of the loop's state the counter is."""
+        while True:
+            instruction = self.computations[place].instructions.get(name)
+            if instruction is None:
+                return None
+            if instruction.opcode == "get-tuple-element":
+                return int(instruction.attribute("index"))
+            if instruction.opcode in _SAME_VALUE:
+                name = instruction.operands[0]
+            elif instruction.opcode == "parameter" and values:
+                place, name = values[int(instruction.arguments)]
+                values = ()
+            else:
+                return None
+
+    def _start(self, index: int | None, loop: Instruction, within: Computation) -> int:
+        state = within.instructions.get(loop.operands[0])
+        if index is None or state is None or state.opcode != "tuple":
+            return 0
+        return self._constant(within.name, state.operands[index], (), loop, within) or 0
+
+    def _step(self, index: int | None, loop: Instruction) -> int:
+        (name,) = loop.called("body")
+        body = self.computations[name]
+        if index is None or body.root.opcode != "tuple":
+            return 1
+        add = body.instructions.get(body.root.operands[index])
+        while add is not None and add.opcode in _SAME_VALUE:
+            add = body.instructions.get(add.operands[0])
+        if add is None or add.opcode != "add":
+            return 1
+        steps = [self._constant(name, operand, (), loop, body) for operand in add.operands]
+        return max((step for step in steps if step), default=1)
 
 
 def _parse(line: str) -> Instruction | None:

@@ -25,7 +25,9 @@ __all__ = ["EXIT_PEER_LOST", "Leader", "Member", "Myself", "NotJoined", "RollCal
 EXIT_PEER_LOST = 75  # EX_TEMPFAIL of sysexits.h: the same command may work when it is tried again
 
 BEAT_S = 2.0
-GRACE_S = 10.0  # after "process 2 stopped with an error": often this process finds the same error itself, and says it better
+GRACE_S = (
+    10.0  # after "process 2 stopped with an error": often this process finds the same error itself, and says it better
+)
 RETRY_S = 0.3
 SEND_S = 10.0
 SHOWN = 8  # names and commands listed in full
@@ -34,7 +36,7 @@ _CLOSED = "its connection closed without a word: it was killed, ran out of memor
 
 
 class NotJoined(UserError):
-    """Not every process came in time. Trying again may help, so the exit code is that of a lost process."""
+    """Not every process came, or the port was still taken. Trying again may help, so the exit code is that of a lost process."""
 
     exit_code = EXIT_PEER_LOST
 
@@ -103,8 +105,9 @@ class _Line:
 class RollCall:
     """What leader and members share: the watch in the background, and how a process ends when another is gone."""
 
-    def __init__(self, me: Myself, *, peer_timeout_s: float, on_lost: Callable[[str], None]) -> None:
-        """on_lost: called in the watching thread with a sentence that names the lost process. It should end this one."""
+    def __init__(self, me: Myself, *, peer_timeout_s: float, on_lost: Callable[[str, int], None]) -> None:
+        """on_lost: called in the watching thread with a sentence that names the lost process, and an exit code: it should end
+        this process. The code is EXIT_PEER_LOST, or 1 after an error of the other that may come again."""
         self.me = me
         self.hosts: dict[int, str] = {me.process: me.host}
         self._peer_timeout_s = peer_timeout_s
@@ -128,11 +131,11 @@ class RollCall:
         """End this process, unless it is leaving anyway."""
         if not self._closed.is_set():
             self._closed.set()
-            self._on_lost(f"{name} is gone: {why}.")
+            self._on_lost(f"{name} is gone: {why}.", EXIT_PEER_LOST)
 
     def stopped(self, name: str, why: str) -> None:
         """Another process ended with an error: end this one soon."""
-        self._doom = self._doom or (time.monotonic() + GRACE_S, f"{name} has stopped: {why}")
+        self._doom = self._doom or (time.monotonic() + GRACE_S, f"{name} has stopped: {why.rstrip('.')}.")
 
     def _guard(self) -> None:
         beat_s = 0.0
@@ -144,13 +147,17 @@ class RollCall:
                 self._beat()
             if self._doom is not None and now >= self._doom[0] and not self._closed.is_set():
                 self._closed.set()
-                self._on_lost(self._doom[1])
+                self._on_lost(self._doom[1], 1)
 
     def _too_quiet(self, line: _Line) -> str | None:
         silent_s = time.monotonic() - line.heard_s
         if silent_s <= self._peer_timeout_s:
             return None
         return f"nothing was heard of it for {silent_s:.0f} s (its machine hangs, or the network between is down)"
+
+    def leave(self, error: str | None = None) -> None:
+        """Say goodbye, or why the run ends here."""
+        raise NotImplementedError
 
     def _listen(self, seconds: float) -> None:
         raise NotImplementedError
@@ -170,7 +177,7 @@ class Leader(RollCall):
         command: Callable[[int], str],
         join_timeout_s: float,
         peer_timeout_s: float,
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[str, int], None],
         say: Callable[[str], None],
         say_every_s: float = 30.0,
     ) -> None:
@@ -242,7 +249,9 @@ class Leader(RollCall):
         if not isinstance(process, int) or "words" not in message:
             return "This port belongs to a run of maypole."
         if message.get("processes") != self.me.processes:
-            return f"Process 0 was started with --processes {self.me.processes}, this one with {message.get('processes')}."
+            return (
+                f"Process 0 was started with --processes {self.me.processes}, this one with {message.get('processes')}."
+            )
         if process in self.hosts or not 0 < process < self.me.processes:
             free = [str(i) for i in range(1, self.me.processes) if i not in self.hosts]
             return (
@@ -256,7 +265,9 @@ class Leader(RollCall):
                 "Type the same on every host."
             )
         if message.get("versions") != self.me.versions:
-            return f"Process 0 has {self.me.versions}, this one {message.get('versions')}. Install the same on every host."
+            return (
+                f"Process 0 has {self.me.versions}, this one {message.get('versions')}. Install the same on every host."
+            )
         return None
 
     def _who(self, waited_s: float) -> str:
@@ -353,7 +364,7 @@ class Member(RollCall):
         command: Callable[[int], str],
         join_timeout_s: float,
         peer_timeout_s: float,
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[str, int], None],
         say: Callable[[str], None],
         say_every_s: float = 30.0,
     ) -> None:
@@ -445,7 +456,7 @@ def _listen_on(address: tuple[str, int]) -> socket.socket:
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
         return socket.create_server(("", port), backlog=1024)
     except OSError as error:
-        raise UserError(
+        raise NotJoined(
             f"Process 0 cannot listen on port {port}: {error.strerror or error}. Is an earlier run still ending, or a second "
             f"process 0 running? Choose another port on every host: --coordinator {host}:OTHER"
         ) from None
@@ -456,10 +467,10 @@ def _some(names: Sequence[str]) -> str:
     return shown if len(names) <= 2 * SHOWN else f"{shown} and {len(names) - 2 * SHOWN} more"
 
 
-def end_process(text: str) -> NoReturn:
+def end_process(text: str, code: int) -> NoReturn:
     """Print and end the process where it stands: other threads may hang in a collective for ever."""
     try:
         sys.stdout.flush()
         os.write(2, f"\n{text}\n".encode())
     finally:
-        os._exit(EXIT_PEER_LOST)
+        os._exit(code)

@@ -99,7 +99,10 @@ def _wait_until_stale(folder: Path, file: Path, holder: Holder) -> None:
     touched = _touched(file)
     if touched is not None and time.time() - touched > 10 * STALE_S:
         return  # no clock is that wrong
-    print(f"{folder} has a lock of {holder['host']}; looking whether that still works, up to {STALE_S:.0f} s", file=sys.stderr)
+    print(
+        f"{folder} has a lock of {holder['host']}; looking whether that still works, up to {STALE_S:.0f} s",
+        file=sys.stderr,
+    )
     while time.monotonic() - began_s < STALE_S:
         if _touched(file) is None:
             return  # given up in good order

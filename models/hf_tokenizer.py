@@ -103,18 +103,26 @@ class PretrainedTokenizer:
         self.vocab_size = len(tokenizer)
         self.start_ids = _start_ids(tokenizer)
 
-    @functools.cached_property
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """The end token, those of generation_config.json, and the one the chat template ends the assistant's turn with.
 
         A base model lacks the last one in its files, but has to stop at it once it has learnt to chat.
         """
+        return self._stops
+
+    @functools.cached_property
+    def _stops(self) -> tuple[int, ...]:
         end = self.chat.end_of_turn if self._template is not None else None
         return tuple(dict.fromkeys((*self._ends, *([] if end is None else [end]))))
 
-    @functools.cached_property
+    @property
     def chat(self) -> ChatTemplate:
         """Conversations to ids. Raises UserError if there is no template."""
+        return self._chat
+
+    @functools.cached_property  # behind a property, which is what a protocol can ask for
+    def _chat(self) -> ChatTemplate:
         if self._template is None:
             raise UserError(
                 f"The tokenizer of {self._source} has no chat template (base models often have none). Give one with "
@@ -149,8 +157,9 @@ class PretrainedTokenizer:
         Ids past the vocabulary, which the spare rows of a model's matrix stand for, have no text.
         """
         kept: list[int] = []
+        stops = self.stop_ids
         for i in map(int, ids):
-            if i in self.stop_ids:
+            if i in stops:
                 break
             if i != self.pad_id and i < self.vocab_size:
                 kept.append(i)

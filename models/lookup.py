@@ -7,7 +7,7 @@ from framework.mesh import check_split, spec, split_mesh
 
 __all__ = ["lookup"]
 
-(_VOCAB,), (_EMBED,) = spec("vocab"), spec("embed")
+(_VOCAB,), (_EMBED,), (_BATCH,), (_LENGTH,) = spec("vocab"), spec("embed"), spec("batch"), spec("length")
 
 
 def lookup(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -26,9 +26,11 @@ def lookup(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
     check_split("embedding [V, D]", table.shape, ("vocab", "embed"), mesh)
 
     split = mesh.shape[_VOCAB] > 1
+    others = tuple(axis for axis in (*_BATCH, _LENGTH) if axis != _EMBED)
 
     def part(table: jax.Array, tokens: jax.Array) -> jax.Array:
-        table = table.astype(dtype)
+        # Said here, so that the gradient is split along `fsdp` before it is summed over the other axes that split the tokens.
+        table = jax.lax.pcast(table.astype(dtype), others, to="varying")
         if mesh.shape[_EMBED] > 1:
             table = jax.lax.all_gather(table, _EMBED, axis=1, tiled=True)  # [V / tensor, D]
         if not split:
@@ -40,6 +42,6 @@ def lookup(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
         return jax.lax.psum(found, _VOCAB)  # one device has the row, the others zeros: exact in any type
 
     table_spec = spec("vocab" if split else None, "embed")
-    return jax.shard_map(
-        part, in_specs=(table_spec, spec("batch", "length")), out_specs=spec("batch", "length", None)
-    )(table, tokens)
+    return jax.shard_map(part, in_specs=(table_spec, spec("batch", "length")), out_specs=spec("batch", "length", None))(
+        table, tokens
+    )

@@ -189,9 +189,13 @@ class TextTokenizer:
         """Number of ids in use."""
         return self.tokenizer.get_vocab_size()
 
-    @functools.cached_property
+    @property
     def chat(self) -> "ChatTemplate":
         """Conversations to ids. `eos_token` in the template is the end token; no message becomes it."""
+        return self._chat
+
+    @functools.cached_property  # behind a property, which is what a protocol can ask for
+    def _chat(self) -> "ChatTemplate":
         from models.chat import ChatTemplate  # it imports this file: import here, not in a circle
 
         return ChatTemplate(

@@ -74,13 +74,14 @@ def response_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each response token at `temperature`, entropy in nats at temperature 1: two arrays [B, N].
 
-    Only the N hidden states that predict a response token meet the output matrix.
+    Only the N hidden states that predict a response token meet the output matrix. The last token of a row predicts nothing, but
+    stays in: L + N divides over devices, L + N - 1 would not.
     """
     prompt_length = batch.tokens.shape[1] - batch.mask.shape[1]
     positions = jnp.maximum(jnp.cumsum(batch.segments, axis=1) - 1, 0)
-    hidden, _ = model(batch.tokens[:, :-1], positions[:, :-1], batch.segments[:, :-1])
+    hidden, _ = model(batch.tokens, positions, batch.segments)
     return token_logprobs(
-        hidden[:, prompt_length - 1 :],
+        hidden[:, prompt_length - 1 : -1],
         model.unembed,
         batch.tokens[:, prompt_length:],
         temperature,

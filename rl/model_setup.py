@@ -85,12 +85,6 @@ class ModelSetup:
         """Shapes and shardings of the weights that are not trained."""
         return abstract_tree(self.mesh, self._abstract[2])
 
-    def evaluated(self, state: TrainState) -> nnx.State:
-        """The trained weights to judge and to give away: their average, where one is kept."""
-        if state.ema is None:
-            return state.params  # pyright: ignore[reportReturnType]
-        return jax.tree.map(lambda average, now: average.astype(now.dtype), state.ema, state.params)
-
     def plain(self, trained: nnx.State, frozen: nnx.State) -> Decoder:
         """The whole model, adapters merged into their matrices: what is exported."""
         model = nnx.merge(self.graphdef, trained, frozen)

@@ -117,12 +117,17 @@ class SFT:
             raise UserError(f"epochs={self.epochs} must be a positive number, such as 1 or 0.5.")
         if self.evaluation.answers < 0:
             raise UserError(f"evaluation.answers={self.evaluation.answers} cannot be negative. Use 0 for none.")
+        if isinstance(self.tokenizer, ByteTokenizer) and self.tokenizer.merges:
+            raise UserError(
+                f"tokenizer.merges={self.tokenizer.merges} would be learnt from texts that are not read yet. Use merges=0, or an "
+                "HFTokenizer for longer tokens."
+            )
         if self.ema is not None:
             self.ema.validate()
         if isinstance(self.model, DecoderConfig):
             self.model.validate()
 
-    def setup(self, mesh: Mesh | None = None) -> ModelSetup:
+    def build(self, mesh: Mesh | None = None) -> ModelSetup:
         """The model on its mesh, with what is trained of it."""
         self.validate()
         mesh = self.mesh.build() if mesh is None else mesh
@@ -157,7 +162,7 @@ class SFT:
 
     def run(self, run: RunDir) -> None:
         """Start or continue."""
-        setup = self.setup()
+        setup = self.build()
         tokenizer = self.build_tokenizer(setup.config)
         data = self.data.build(tokenizer, rows=self.rows, length=self.length, seed=self.seed, say=_say)
         steps = self.total_steps(data)

@@ -21,7 +21,7 @@ __all__ = ["sft_programs", "sft_remedies"]
 
 def sft_programs(config: "SFT", mesh: Mesh) -> list[Program]:
     """The training step. Sizes of a pretrained model are read from its config.json; weights are not."""
-    setup = config.setup(mesh)
+    setup = config.build(mesh)
     model = setup.config
     tx = config.optimizer.build(config.steps or 2**31)
     shape = (config.rows, config.length)

@@ -32,7 +32,7 @@ class SFTPolicy:
 
     @functools.cached_property
     def _loaded(self) -> tuple[ModelSetup, LanguageTokenizer, nnx.State, int]:
-        setup = self.config.setup()
+        setup = self.config.build()
         tokenizer = self.config.build_tokenizer(setup.config)
         trained, frozen, step = _weights(self.config, setup, self.stage)
         return setup, tokenizer, nnx.merge_state(trained, frozen), step
@@ -65,7 +65,7 @@ def export_stage(
     config: "SFT", stage: StageDir, folder: Path, *, dtype: Literal["bfloat16", "float32"], shard_size: int
 ) -> None:
     """See `SFT.export`."""
-    setup = config.setup()
+    setup = config.build()
     trained, frozen, _ = _weights(config, setup, stage)
     tokenizer = config.build_tokenizer(setup.config)
     save_hf(setup.plain(trained, frozen), folder, tokenizer=tokenizer, dtype=dtype, shard_size=shard_size)
@@ -78,4 +78,4 @@ def _weights(config: "SFT", setup: ModelSetup, stage: StageDir) -> tuple[nnx.Sta
         raise UserError(f"{stage.path} has no finished checkpoint yet. Wait for one, or choose another with --stage.")
     step, state, _ = restored
     _, frozen = setup.init()
-    return setup.evaluated(state), frozen, step
+    return state.averaged, frozen, step

@@ -106,7 +106,7 @@ class _Evaluator:
         self._engine: Engine | None = None
 
     def __call__(self, state: TrainState, step: int, logger: MetricLogger) -> dict[str, float]:
-        params = self._setup.evaluated(state)
+        params = state.averaged
         metrics: dict[str, float] = {}
         if self._batches:
             batches = (put_batch(self._setup.mesh, batch) for batch in self._batches)

@@ -34,7 +34,7 @@ def attention(
     """Each token looks at the tokens before it in its own segment: [B, T, H, h], in the type of v. Softmax in float32.
 
     "auto" takes splash on a TPU and cudnn on a GPU where they can run, and blocked (plain XLA) otherwise. The output of a
-    padding token (segment 0) is finite, and the same in no two implementations.
+    padding token (segment 0) is finite, and differs from one implementation to the other.
 
     Raises:
         UserError: an implementation asked for by name cannot run here, or the mesh does not divide heads, rows or length.
@@ -42,10 +42,12 @@ def attention(
     for field, given, allowed in (("impl", impl, Impl), ("context_impl", context_impl, ContextImpl)):
         if given not in get_args(allowed):
             raise UserError(f"attention {field}={given!r} is not one. Use {' or '.join(map(repr, get_args(allowed)))}.")
+    window = None if window is None or window >= q.shape[1] else window  # as good as none
     mesh = split_mesh()
-    name = _choose(q, k, v, window, impl, 1 if mesh is None else mesh.shape[CONTEXT])
     if mesh is not None:
         parallel.check(q, k, mesh)
+    name = _choose(q, k, v, window, impl, 1 if mesh is None else mesh.shape[CONTEXT])
+    if mesh is not None:
         # XLA splits its own operations by itself; over the length it would fetch whole score matrices.
         if name in ("splash", "cudnn") or (name == "blocked" and mesh.shape[CONTEXT] > 1):
             return parallel.attention(
@@ -73,4 +75,6 @@ def _choose(
         return "splash" if wanted == "splash" else "cudnn"
     if impl == "auto":
         return "blocked"
-    raise UserError(f"{impl} attention cannot run: {reason}. Or use 'auto', which takes what can run (model.attention='auto').")
+    raise UserError(
+        f"{impl} attention cannot run: {reason}. Or use 'auto', which takes what can run (model.attention='auto')."
+    )

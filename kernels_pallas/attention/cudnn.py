@@ -10,7 +10,9 @@ from kernels_pallas.attention.reference import visible
 
 __all__ = ["attention", "unsupported"]
 
-Implementation = Literal["cudnn", "xla"]  # "xla" is the same function of jax on any platform, for tests of what we pass it
+Implementation = Literal[
+    "cudnn", "xla"
+]  # "xla" is the same function of jax on any platform, for tests of what we pass it
 _DTYPES = ("bfloat16", "float16")
 
 

@@ -26,7 +26,7 @@ class Queries(NamedTuple):
 
     heads: jax.Array  # [B, K, R, t, h]
     segments: jax.Array  # [B, t]
-    index: jax.Array  # [t]
+    places: jax.Array  # [t]
 
 
 class Keys(NamedTuple):
@@ -35,7 +35,7 @@ class Keys(NamedTuple):
     keys: jax.Array  # [B, K, S, h]
     values: jax.Array  # [B, K, S, h]
     segments: jax.Array  # [B, S]
-    index: jax.Array  # [S]
+    places: jax.Array  # [S]
 
 
 def grouped(x: jax.Array, kv_heads: int) -> jax.Array:
@@ -52,7 +52,7 @@ def ungrouped(x: jax.Array) -> jax.Array:
 
 def _scores(q: Queries, k: Keys, window: int | None) -> jax.Array:
     scores = jnp.einsum("bkrqh,bksh->bkrqs", q.heads, k.keys, preferred_element_type=jnp.float32)
-    mask = visible(q.segments, k.segments, q.index, k.index, window)
+    mask = visible(q.segments, k.segments, q.places, k.places, window)
     return jnp.where(mask[:, None, None], scores * q.heads.shape[-1] ** -0.5, HIDDEN)
 
 
@@ -73,8 +73,8 @@ def _from_blocks(x: jax.Array, axis: int, length: int) -> jax.Array:
 
 
 def _query_blocks(q: Queries) -> Queries:
-    block = min(BLOCK, q.index.shape[0])
-    return Queries(_to_blocks(q.heads, 3, block), _to_blocks(q.segments, 1, block), _to_blocks(q.index, 0, block))
+    block = min(BLOCK, q.places.shape[0])
+    return Queries(_to_blocks(q.heads, 3, block), _to_blocks(q.segments, 1, block), _to_blocks(q.places, 0, block))
 
 
 def forward(q: Queries, k: Keys, window: int | None) -> tuple[jax.Array, jax.Array]:
@@ -85,13 +85,11 @@ def forward(q: Queries, k: Keys, window: int | None) -> tuple[jax.Array, jax.Arr
         top = jnp.max(scores, axis=-1, keepdims=True)
         e = jnp.exp(scores - top)
         total = jnp.sum(e, axis=-1, keepdims=True)
-        out = jnp.einsum(
-            "bkrqs,bksh->bkrqh", e.astype(k.values.dtype), k.values, preferred_element_type=jnp.float32
-        )
+        out = jnp.einsum("bkrqs,bksh->bkrqh", e.astype(k.values.dtype), k.values, preferred_element_type=jnp.float32)
         return out / total, top + jnp.log(total)
 
     out, log_total = jax.lax.map(one, _query_blocks(q))
-    length = q.index.shape[0]
+    length = q.places.shape[0]
     return _from_blocks(out, 3, length), _from_blocks(log_total, 3, length)
 
 
@@ -100,7 +98,7 @@ def backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gradients of queries, keys and values in float32. log_total and mean = g . out, [B, K, R, t, 1], are over ALL keys."""
     scale = q.heads.shape[-1] ** -0.5
-    block = min(BLOCK, q.index.shape[0])
+    block = min(BLOCK, q.places.shape[0])
 
     def one(sums, parts):
         part, log_total, g, mean = parts
@@ -116,7 +114,7 @@ def backward(
     zeros = jnp.zeros(k.keys.shape, jnp.float32), jnp.zeros(k.values.shape, jnp.float32)
     parts = (_query_blocks(q), *(_to_blocks(x, 3, block) for x in (log_total, g, mean)))
     (dk, dv), dq = jax.lax.scan(one, zeros, parts)
-    return _from_blocks(dq, 3, q.index.shape[0]), dk, dv
+    return _from_blocks(dq, 3, q.places.shape[0]), dk, dv
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -109,7 +109,7 @@ def _own(q, k, v, segment_ids) -> tuple[offset.Queries, offset.Keys]:
 
 def _gathered(mesh, window, q, k, v, segment_ids) -> jax.Array:
     queries, own = _own(q, k, v, segment_ids)
-    keys = offset.Keys(_gather(own.keys, 2), _gather(own.values, 2), _gather(own.segments, 1), _gather(own.index, 0))
+    keys = offset.Keys(_gather(own.keys, 2), _gather(own.values, 2), _gather(own.segments, 1), _gather(own.places, 0))
     return offset.ungrouped(offset.attend(queries, keys, window))
 
 

@@ -18,7 +18,7 @@ __all__ = ["attend"]
 
 def _steps(q: Queries, window: int | None, size: int) -> int:
     """Parts of the row that a part can see: all of them, or as many as the window touches."""
-    length = q.index.shape[0]
+    length = q.places.shape[0]
     return size if window is None else min(size, -(-(window - 1) // length) + 1)
 
 

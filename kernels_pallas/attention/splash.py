@@ -65,7 +65,8 @@ def make_kernel(heads: int, length: int, window: int | None, context: int, inter
     if window is None or window >= length:
         mask = masks.CausalMask(shape, shard_count=context)
     else:
-        mask = masks.LocalMask(shape, window_size=(window - 1, 0), offset=0, shard_count=context)  # itself is one of them
+        before = window - 1  # the token itself is one of them
+        mask = masks.LocalMask(shape, window_size=(before, 0), offset=0, shard_count=context)
     sizes = kernels.BlockSizes(
         block_q=block,
         block_kv=block,

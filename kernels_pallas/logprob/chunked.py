@@ -86,7 +86,9 @@ def _over_chunks(body: Callable[[Any, int, Any], Any], carry: Any, vocab: int, c
     return body(full * chunk, tail, carry) if tail else carry
 
 
-def statistics(static, hidden, unembed, targets, temperature, entropy_temperature):
+def statistics(
+    static, hidden, unembed, targets, temperature, entropy_temperature
+) -> tuple[Softmax, Softmax | None, jax.Array, jax.Array | None]:
     """(sampled, other, picked, logits): of the columns in `unembed`, what outputs and gradients are made from.
 
     `picked` [B, T] is the tempered logit of the target, nan if it is not among the columns; `logits` are None unless one chunk.
@@ -116,7 +118,8 @@ def statistics(static, hidden, unembed, targets, temperature, entropy_temperatur
         carry = absorb(0, logits, carry)
     else:
         carry = _over_chunks(body, carry, vocab, chunk)
-    return *carry, logits
+    sampled, other, picked = carry
+    return sampled, other, picked, logits
 
 
 def outputs(sampled: Softmax, other: Softmax | None, picked: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -42,10 +42,9 @@ def gather_columns(unembed: jax.Array, transposed: bool, mesh: AbstractMesh) -> 
 
 def scatter_columns(gradient: jax.Array, transposed: bool, split: tuple[str, ...], mesh: AbstractMesh) -> jax.Array:
     """The sum of the gradients of a device's columns over the axes that split the tokens, laid out like the matrix."""
-    gradient = psum(gradient, tuple(axis for axis in split if axis != EMBED), mesh)
-    if mesh.shape[EMBED] == 1:
-        return gradient
-    return jax.lax.psum_scatter(gradient, EMBED, scatter_dimension=1 if transposed else 0, tiled=True)
+    if mesh.shape[EMBED] > 1:  # first, so that only a part of it is summed over the other axes
+        gradient = jax.lax.psum_scatter(gradient, EMBED, scatter_dimension=1 if transposed else 0, tiled=True)
+    return psum(gradient, tuple(axis for axis in split if axis != EMBED), mesh)
 
 
 def vocab_start(columns: int) -> jax.Array:

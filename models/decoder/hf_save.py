@@ -98,7 +98,7 @@ def save_hf(
     with new_folder(folder) as temporary:
         if tokenizer is not None and jax.process_index() == 0:
             _save_tokenizer(tokenizer, temporary)
-        ids = token_ids(temporary) or _ids_of(tokenizer)
+        ids = token_ids(tokenizer) if isinstance(tokenizer, Path) else token_ids(temporary) or _ids_of(tokenizer)
         _write_json(temporary / "config.json", hf | {key: ids.get(key) for key in _TOKENS})
         if "eos_token_id" in ids and not (temporary / "generation_config.json").is_file():
             _write_json(temporary / "generation_config.json", ids)

@@ -16,7 +16,6 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from framework import state as state_lib
-from framework.checkpoint import Checkpoints
 from framework.config import nearest
 from framework.config_text import TYPE, to_json
 from framework.errors import UserError
@@ -36,6 +35,8 @@ _TYPES: Mapping[str, type] = {cls.__name__: cls for cls in (DecoderConfig, Linea
 
 def save_native(config: DecoderConfig, state: nnx.State, folder: str | Path, *, tokenizer: Path | None = None) -> Path:
     """Write a native folder that must not exist, or be empty; `tokenizer`: a folder whose tokenizer files are copied."""
+    from framework.checkpoint import Checkpoints  # slow to import, and most models never need it
+
     with new_folder(Path(folder)) as temporary:
         with Checkpoints(temporary / WEIGHTS) as checkpoints:
             checkpoints.save(0, state)
@@ -73,6 +74,8 @@ def _from_json(value: Any, file: Path) -> Any:
 
 def load_native(folder: str | Path, config: DecoderConfig, *, mesh: Mesh | None = None) -> nnx.State:
     """The weights of a native folder for `config`, which may ask for another type, or for stacked layers."""
+    from framework.checkpoint import Checkpoints  # as in `save_native`
+
     stored = native_config(folder)
     have = abstract_state(nnx.split(abstract_decoder(stored))[1], mesh)
     state, _ = Checkpoints(Path(folder) / WEIGHTS).restore(0, have)

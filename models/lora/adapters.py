@@ -16,7 +16,7 @@ from framework.errors import UserError
 from framework.mesh import shard_tree
 from models.linear import Linear, project
 
-__all__ = ["LoRA", "LoRALinear", "adapters", "add_lora", "merge_lora"]
+__all__ = ["LoRA", "LoRALinear", "adapters", "add_lora", "merge_lora", "shallow_copy"]
 
 Model = TypeVar("Model", bound=nnx.Module)
 
@@ -89,8 +89,7 @@ class LoRALinear(nnx.Module):
 
     def merged(self) -> Linear:
         """The layer with W + A B * scale in place of W, computed in float32 and kept in the type of W."""
-        graphdef, state = nnx.split(self.base)
-        plain = nnx.merge(graphdef, state)
+        plain = shallow_copy(self.base)
         kernel = self.base.kernel[...]
         exact = jnp.matmul(self.lora_a[...], self.lora_b[...], precision=jax.lax.Precision.HIGHEST)
         plain.kernel.set_value((kernel.astype(jnp.float32) + exact * self.config.scale).astype(kernel.dtype))
@@ -107,7 +106,7 @@ def add_lora(model: Model, config: LoRA, key: jax.Array) -> Model:
         UserError: targets that the model does not have, a rank that is no low rank, adapters already there.
     """
     config.validate()
-    model = _shallow_copy(model)
+    model = shallow_copy(model)
     if any(True for _ in adapters(model)):
         raise UserError("The model has adapters already. Use merge_lora(model) first to put new ones on top.")
     linears = list(_children(model, Linear))
@@ -138,7 +137,7 @@ def merge_lora(model: Model) -> Model:
 
     A matrix kept in bfloat16 is rounded after the sum, so there the two models agree only as far as bfloat16 can tell.
     """
-    model = _shallow_copy(model)
+    model = shallow_copy(model)
     found = list(_children(model, LoRALinear))
     if not found:
         raise UserError("The model has no adapters to merge. It can be saved or used as it is.")
@@ -164,10 +163,10 @@ def _children(model: nnx.Module, kind: type[Child]) -> Iterator[tuple[str, nnx.M
                 yield "/".join(map(str, (*path, name))), parent, name, child
 
 
-def _shallow_copy(model: Model) -> Model:
-    """Another model of the same arrays, so that putting modules in leaves the given one as it is."""
+def shallow_copy(model: Model) -> Model:
+    """Another model of the same arrays, so that changing modules and variables leaves the given one as it is."""
     graphdef, state = nnx.split(model)
-    return nnx.merge(graphdef, state)
+    return nnx.merge(graphdef, jax.tree.map(lambda x: x, state))  # the map makes new Variables around the arrays
 
 
 def _place_like(adapter: LoRALinear, linear: Linear) -> None:

@@ -20,7 +20,7 @@ from safetensors.flax import load_file
 from safetensors.numpy import save_file
 
 from framework.errors import UserError
-from models.lora.adapters import LoRA, LoRALinear, adapters, add_lora
+from models.lora.adapters import LoRA, LoRALinear, adapters, add_lora, shallow_copy
 
 __all__ = ["load_peft", "read_peft_config", "save_peft"]
 
@@ -141,8 +141,7 @@ def load_peft(model: Model, folder: str | Path) -> Model:
         tensors = load_file(weights)
     if any(True for _ in adapters(model)):
         _check_same_config(_config_of(model), wanted, folder)
-        graphdef, state = nnx.split(model)
-        model = nnx.merge(graphdef, state)
+        model = shallow_copy(model)
     else:
         model = add_lora(model, wanted, jax.random.key(0))  # every number of it is replaced below
     expected = {

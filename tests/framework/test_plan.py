@@ -121,6 +121,23 @@ def test_a_plan_that_fits_is_saved_under_the_names_of_experiment_and_topology(tm
         assert line in out
 
 
+def test_a_quick_plan_says_the_same_but_for_the_machine_code(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    whole, quick = [], []
+    for said, words in ((whole, []), (quick, ["--quick"])):
+        assert plan_command([str(STACK), "--topology", "v5e:2x4", "--out", "plan.json", *words]) == 0
+        said += json.loads(Path("plan.json").read_text())["programs"]
+    (a,), (b,) = whole, quick
+    assert a["memory"].pop("code") > 0
+    assert b["memory"].pop("code") == 0
+    for memory in (a["memory"], b["memory"]):
+        memory.pop("total")
+    # Constants and the gaps between allocations come on top when the program is loaded: a few KiB.
+    assert a["memory"].pop("temporaries") == pytest.approx(b["memory"].pop("temporaries"), abs=64 * 2**10)
+    for name in ("memory", "largest_buffers", "flops", "hbm_bytes", "collectives", "fits"):
+        assert a[name] == b[name], name
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

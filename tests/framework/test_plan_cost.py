@@ -21,7 +21,10 @@ LOOP = """
   %x = f32[8,16]{1,0} get-tuple-element(%s), index=1
   %w = f32[16,16]{1,0} get-tuple-element(%s), index=2
   %y = f32[8,16]{1,0} dot(%x, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
-  ROOT %t = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%x, %y, %w)
+  %j = s32[] get-tuple-element(%s), index=0
+  %step = s32[] constant(STEP)
+  %next = s32[] add(%j, %step)
+  ROOT %t = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%next, %y, %w)
 }
 
 %condition (s.1: (s32[], f32[8,16], f32[16,16])) -> pred[] {
@@ -36,28 +39,37 @@ ENTRY = """
 %seven = s32[] constant(7)
 %p = f32[8,16]{1,0} parameter(0)
 %q = f32[16,16]{1,0} parameter(1)
-%start = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%seven, %p, %q)
+%start = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(FIRST, %p, %q)
 ROOT %loop = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) while(%start), condition=%condition, body=%body
 """
 
 
+def loop(bound: str, first: str = "%zero", step: int = 1) -> Module:
+    return module(ENTRY.replace("FIRST", first), LOOP.replace("BOUND", bound).replace("STEP", str(step)))
+
+
 @pytest.mark.parametrize(
-    ("bound", "trips"),
+    ("program", "trips"),
     [
-        ("%n = s32[] constant(5)", 5),
-        ("%m = s32[] constant(5)\n  %n = s32[] copy(%m)", 5),
-        ("%n = s32[] get-tuple-element(%s.1), index=0", 7),  # carried by the loop, and a constant outside of it
+        (loop("%n = s32[] constant(5)"), 5),
+        (loop("%m = s32[] constant(5)\n  %n = s32[] copy(%m)"), 5),
+        (loop("%n = s32[] constant(9)", first="%seven"), 2),
+        (loop("%n = s32[] constant(8)", step=2), 4),  # two turns joined in one
+        (loop("%n = s32[] constant(7)", step=2), 4),
     ],
+    ids=["constant", "copied", "from seven", "by two", "by two, odd"],
 )
-def test_a_loop_multiplies_its_body(bound, trips):
-    cost = program_cost(module(ENTRY, LOOP.replace("BOUND", bound)))
+def test_a_loop_multiplies_its_body(program, trips):
+    cost = program_cost(program)
     assert cost.flops == trips * 2 * 8 * 16 * 16
-    assert cost.hbm_bytes == trips * 4 * (8 * 16 + 16 * 16 + 8 * 16)
+    assert cost.hbm_bytes == trips * 4 * (
+        8 * 16 + 16 * 16 + 8 * 16 + 3
+    )  # and the counter: its step, and it itself twice
     assert cost.notes == ()
 
 
 def test_a_loop_of_unknown_length_counts_once_and_says_so():
-    cost = program_cost(module(ENTRY, LOOP.replace("BOUND", "%n = s32[] custom-call(%i)")))
+    cost = program_cost(loop("%n = s32[] custom-call(%i)"))
     assert cost.flops == 2 * 8 * 16 * 16
     assert cost.notes == ("loop loop has no bound in the program and counts once",)
 
@@ -89,6 +101,50 @@ def test_a_slice_of_a_large_array_counts_as_the_slice():
         )
     )
     assert cost.hbm_bytes == 4 * 64 * (2 + 2)  # the row read and written, then read and written into its place
+
+
+def test_an_array_that_is_updated_and_then_read_is_read():
+    fused = """
+    %f (a.1: f32[100,64], u.1: f32[1,64], i.1: s32[], q.1: f32[64]) -> (f32[100,64], f32[100]) {
+      %a.1 = f32[100,64]{1,0} parameter(0)
+      %u.1 = f32[1,64]{1,0} parameter(1)
+      %i.1 = s32[]{:S(6)} parameter(2)
+      %q.1 = f32[64]{0} parameter(3)
+      %d = f32[100,64]{1,0} dynamic-update-slice(%a.1, %u.1, %i.1, %i.1)
+      %s = f32[100]{0} dot(%d, %q.1), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+      ROOT %t = (f32[100,64]{1,0}, f32[100]{0}) tuple(%d, %s)
+    }
+    """
+    cost = program_cost(
+        module(
+            """
+            %a = f32[100,64]{1,0} parameter(0)
+            %u = f32[1,64]{1,0} parameter(1)
+            %i = s32[]{:S(6)} parameter(2)
+            %q = f32[64]{0} parameter(3)
+            ROOT %b = (f32[100,64]{1,0}, f32[100]{0}) fusion(%a, %u, %i, %q), kind=kLoop, calls=%f
+            """,
+            textwrap.dedent(fused),
+        )
+    )
+    assert cost.hbm_bytes == 4 * (100 * 64 + 64 + 64 + 64 + 100)  # array, update, query; update and scores
+
+
+def test_an_array_that_an_inner_fusion_only_reshapes_is_read():
+    fused = """
+    %g (a.2: f32[100,64]) -> f32[6400] {
+      %a.2 = f32[100,64]{1,0} parameter(0)
+      ROOT %r.2 = f32[6400]{0} bitcast(%a.2)
+    }
+
+    %f (a.1: f32[100,64]) -> f32[6400] {
+      %a.1 = f32[100,64]{1,0} parameter(0)
+      %g.1 = f32[6400]{0} fusion(%a.1), kind=kLoop, calls=%g
+      ROOT %n = f32[6400]{0} negate(%g.1)
+    }
+    """
+    text = "%a = f32[100,64]{1,0} parameter(0)\nROOT %b = f32[6400]{0} fusion(%a), kind=kLoop, calls=%f"
+    assert program_cost(module(text, textwrap.dedent(fused))).hbm_bytes == 2 * 4 * 6400
 
 
 def test_what_is_kept_beside_the_compute_units_is_no_traffic():

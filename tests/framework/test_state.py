@@ -7,8 +7,10 @@ import optax
 import pytest
 from flax import nnx
 
-from framework.optimizer import AdamW, decay_mask
-from framework.state import TrainState, global_norm, leaves, rebuild
+from framework.errors import UserError
+from framework.mesh import MeshConfig, shard_tree
+from framework.optimizer import SGD, AdamW, decay_mask
+from framework.state import EMA, TrainState, global_norm, leaves, rebuild
 
 
 def test_one_update_counts_a_step_and_reports_the_three_norms():
@@ -93,3 +95,72 @@ def test_the_gradient_is_clipped_by_its_global_norm():
 def test_optimizer_mistakes_say_what_to_set(config, message):
     with pytest.raises(ValueError, match=message):
         config.build()
+
+
+def test_the_average_follows_its_formula_worked_by_hand():
+    tx = SGD(lr=1.0).build()
+    state = TrainState.create({"w": jnp.array([1.0])}, tx, ema=EMA(decay=0.25))
+    step = jax.jit(lambda s: s.apply({"w": jnp.array([-1.0])}, tx)[0], donate_argnums=0)
+    average = 1.0
+    for t in range(4):  # the parameter is 2, 3, 4, 5 after the updates
+        decay = min(0.25, (1 + t) / (10 + t))  # 0.1, 0.18, 0.25, 0.25
+        average = decay * average + (1 - decay) * (2 + t)
+        state = step(state)
+        np.testing.assert_allclose(state.ema["w"], [average], rtol=1e-6)
+    np.testing.assert_allclose(state.averaged["w"], state.ema["w"])
+    constant = TrainState.create({"w": jnp.array([1.0])}, tx, ema=EMA(decay=0.75, warmup=False))
+    np.testing.assert_allclose(step(constant).ema["w"], [0.75 * 1 + 0.25 * 2])
+
+
+def test_the_average_of_bfloat16_is_float32_and_evaluated_in_bfloat16():
+    tx = optax.sgd(1.0)
+    state = TrainState.create({"w": jnp.ones(2, jnp.bfloat16)}, tx, ema=EMA(decay=0.999, warmup=False))
+    state, _ = state.apply({"w": -jnp.ones(2, jnp.bfloat16)}, tx)
+    np.testing.assert_allclose(state.ema["w"], 1.001, rtol=1e-6)  # bfloat16 has no number between 1 and 1.0078
+    assert state.averaged["w"].dtype == jnp.bfloat16
+    assert state.params["w"].dtype == jnp.bfloat16
+
+
+def test_a_state_without_an_average_has_the_leaves_it_always_had():
+    params = {"w": nnx.Param(jnp.ones(2), logical=("embed",))}
+    plain = TrainState.create(params, AdamW().build())
+    names = [leaf.name for leaf in leaves(plain)]
+    assert names[0] == "params/w"
+    assert names[-1] == "step"
+    assert not [name for name in names if "ema" in name], "checkpoints of earlier versions would be unreadable"
+    assert plain.averaged is plain.params
+    added = TrainState.create(params, AdamW().build(), ema=EMA())
+    assert [leaf.name for leaf in leaves(added)] == [*names, "ema/w"]
+    assert list(leaves(added))[-1].logical == ("embed",)
+
+
+def test_a_state_made_in_jit_with_an_average_can_be_donated():
+    tx = optax.sgd(1.0)
+    state = jax.jit(lambda p: TrainState.create(p, tx, ema=EMA()))({"w": jnp.ones(4)})
+    step = jax.jit(lambda s: s.apply({"w": jnp.ones(4)}, tx)[0], donate_argnums=0)
+    np.testing.assert_allclose(step(step(state)).params["w"], -1.0)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, float("nan")])
+def test_an_average_that_is_none_is_refused(decay):
+    with pytest.raises(UserError, match=r"such as 0\.999"):
+        TrainState.create({"w": jnp.ones(1)}, optax.sgd(1.0), ema=EMA(decay=decay))
+
+
+def test_the_learning_rate_of_the_update_is_logged():
+    tx = AdamW(lr=1.0, schedule="linear", warmup_steps=2, total_steps=6).build()
+    state, rates = TrainState.create({"w": jnp.ones(1)}, tx), []
+    for _ in range(5):
+        state, metrics = state.apply({"w": jnp.ones(1)}, tx)
+        rates.append(float(metrics["optimizer/lr"]))
+    np.testing.assert_allclose(rates, [0.5, 1.0, 1.0, 0.75, 0.5])
+
+
+def test_norms_of_split_arrays_are_those_of_the_whole_and_gather_nothing():
+    mesh = MeshConfig(fsdp=2, tensor=4).build()
+    w = np.random.default_rng(0).standard_normal((3, 8, 16), np.float32)
+    tree = {"w": nnx.Param(jnp.asarray(w), logical=("layers", "embed", "mlp"))}
+    norm = jax.jit(global_norm).lower(jax.device_put(tree, shard_tree(mesh, tree))).compile()
+    assert "all-gather" not in norm.as_text()
+    got = norm(jax.device_put(tree, shard_tree(mesh, tree)))
+    np.testing.assert_allclose(got, np.linalg.norm(w), rtol=1e-6)

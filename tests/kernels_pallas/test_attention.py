@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from framework.mesh import MeshConfig
 from kernels_pallas.attention import attention, blocked, cudnn, reference, splash
@@ -22,9 +23,9 @@ IMPLEMENTATIONS = {
 # as small as it gets; windows of one token, across blocks, longer than the row.
 GRID = [
     ((1, 256, 4, 2, 64), None),
-    ((2, 200, 4, 1, 8), None),
-    ((2, 200, 2, 2, 16), 130),
-    ((2, 33, 4, 2, 8), 5),
+    ((4, 200, 4, 1, 8), None),
+    ((4, 200, 2, 2, 16), 130),
+    ((4, 33, 4, 2, 8), 5),
     ((2, 5, 2, 1, 4), 1),
     ((2, 7, 2, 1, 4), 50),
     ((1, 1, 1, 1, 2), None),
@@ -43,17 +44,14 @@ def make(shape, dtype=np.float32):
 
 
 def layouts(batch, length):
-    """Segment ids [B, T] of every kind of row: one sequence; packed; padding on the right; on the left; packed and padded."""
+    """Segment ids [B, T]: none; rows of every kind; all rows padded on the right, which cuDNN treats apart."""
     index = np.arange(length)
     third = max(length // 3, 1)
-    packed = 1 + index // third
-    right, left = np.where(index < length - third, 1, 0), np.where(index < third, 0, 1)
+    packed, right, left = 1 + index // third, np.where(index < length - third, 1, 0), np.where(index < third, 0, 1)
     both = np.where((index < third // 2) | (index >= length - third // 2), 0, packed)
-    rows = {"packed": packed, "right": right, "left": left, "both": both}
-    return {"whole": None} | {
-        name: np.stack([row if b % 2 == 0 else np.ones_like(row) for b in range(batch)]).astype(np.int32)
-        for name, row in rows.items()
-    }
+    kinds = {"mixed": [both, packed, left, right], "right": [right, np.ones_like(right)]}
+    stacked = {name: np.stack([rows[b % len(rows)] for b in range(batch)]) for name, rows in kinds.items()}
+    return {"whole": None} | {name: rows.astype(np.int32) for name, rows in stacked.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("run", "window"))
@@ -64,15 +62,20 @@ def value_and_grads(q, k, v, g, segments, *, run, window):
     return {"finite": jnp.all(jnp.isfinite(out)), "out": out * real, "grads": pull((g * real).astype(out.dtype))}
 
 
+@functools.cache
+def expected(shape, window, layout):
+    segments = layouts(*shape[:2])[layout]
+    return value_and_grads(*make(shape), segments, run=reference.attention, window=window)
+
+
 @pytest.mark.parametrize(("shape", "window"), GRID, ids=str)
 @pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_every_implementation_gives_the_values_and_gradients_of_the_reference(name, shape, window):
     args = make(shape)
     for layout, segments in layouts(*shape[:2]).items():
         got = value_and_grads(*args, segments, run=IMPLEMENTATIONS[name], window=window)
-        want = value_and_grads(*args, segments, run=reference.attention, window=window)
-        assert got.pop("finite"), layout  # also on padding
-        want.pop("finite")
+        want = expected(shape, window, layout)
+        assert got["finite"], layout  # also on padding
         chex.assert_trees_all_close(got, want, **CLOSE, custom_message=layout)
 
 
@@ -84,7 +87,9 @@ def test_bfloat16_is_accumulated_in_float32(name):
     got = value_and_grads(q, k, v, g, None, run=IMPLEMENTATIONS[name], window=None)
     want = value_and_grads(*exact, None, run=reference.attention, window=None)
     assert got["out"].dtype == jnp.bfloat16
-    for a, b in zip(jax.tree.leaves((got["out"], got["grads"])), jax.tree.leaves((want["out"], want["grads"])), strict=True):
+    for a, b in zip(
+        jax.tree.leaves((got["out"], got["grads"])), jax.tree.leaves((want["out"], want["grads"])), strict=True
+    ):
         # Probabilities, scaled queries, score gradients and results are each rounded to 8 bits once: 4 * 2^-9 of the largest.
         np.testing.assert_allclose(np.asarray(a, np.float32), b, rtol=0, atol=4 * 2**-9 * np.abs(b).max())
 
@@ -102,7 +107,10 @@ def test_a_window_counts_the_token_itself(name):
 @pytest.mark.parametrize(
     ("impl", "message"),
     [
-        ("splash", r"splash attention cannot run: it is a TPU kernel, and this program runs on cpu.*model\.attention='auto'"),
+        (
+            "splash",
+            r"splash attention cannot run: it is a TPU kernel, and this program runs on cpu.*model\.attention='auto'",
+        ),
         ("cudnn", r"cudnn attention cannot run: it needs an NVIDIA GPU, and this program runs on cpu.*'auto'"),
         ("flash", r"impl='flash' is not one\. Use 'auto' or 'blocked' or"),
     ],
@@ -147,6 +155,18 @@ def test_cudnn_says_what_it_cannot_do(arrays, capability, message):
         assert re.search(message, reason)
 
 
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="here the kernel would be found; it is tested below")
+def test_auto_is_cudnn_on_a_gpu_for_the_types_it_takes():
+    gpu = AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=AbstractDevice("H100", None, platform="gpu"))
+    with jax.sharding.use_abstract_mesh(gpu):
+        # The kernel was chosen, and jax looks for it: there is no cuDNN here.
+        with pytest.raises(RuntimeError, match="cuDNN is not detected"):
+            jax.eval_shape(attention, *like(jnp.bfloat16, 64))
+        with pytest.raises(ValueError, match=r"cudnn attention cannot run: it takes bfloat16 or float16"):
+            jax.eval_shape(functools.partial(attention, impl="cudnn"), *like(jnp.float32, 64))
+        assert jax.eval_shape(attention, *like(jnp.float32, 64)).shape == (2, 100, 4, 64)  # blocked
+
+
 def test_splash_says_what_it_cannot_do():
     assert splash.unsupported_shape(*like(jnp.bfloat16, 64)) is None
     assert "float16" in splash.unsupported_shape(*like(jnp.float16, 64))
@@ -154,7 +174,9 @@ def test_splash_says_what_it_cannot_do():
     assert "use sequences of 256 tokens" in splash.unsupported_shape(*like(jnp.bfloat16, 64), window=8, context=2)
 
 
-@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs an NVIDIA GPU; its arguments are tested with XLA above")
+@pytest.mark.skipif(
+    jax.default_backend() != "gpu", reason="cuDNN needs an NVIDIA GPU; its arguments are tested with XLA above"
+)
 @pytest.mark.parametrize(("shape", "window"), [((2, 256, 4, 2, 64), None), ((2, 200, 4, 2, 64), 33)], ids=str)
 def test_cudnn_on_a_gpu_gives_the_values_and_gradients_of_the_reference(shape, window):
     q, k, v, g = make(shape, jnp.bfloat16)
@@ -166,4 +188,6 @@ def test_cudnn_on_a_gpu_gives_the_values_and_gradients_of_the_reference(shape, w
         assert got["finite"], layout
         for a, b in zip(jax.tree.leaves(got["grads"]), jax.tree.leaves(want["grads"]), strict=True):
             # bfloat16 as above, and cuDNN keeps probabilities and score gradients in 8 bits too.
-            np.testing.assert_allclose(np.asarray(a, np.float32), b, rtol=0, atol=8 * 2**-9 * np.abs(b).max(), err_msg=layout)
+            np.testing.assert_allclose(
+                np.asarray(a, np.float32), b, rtol=0, atol=8 * 2**-9 * np.abs(b).max(), err_msg=layout
+            )

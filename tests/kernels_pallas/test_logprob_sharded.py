@@ -1,4 +1,4 @@
-"""Log-probabilities on a mesh of eight fake devices: the values and gradients of one device, and no more communication than told."""
+"""Log-probabilities on a mesh of eight fake devices: the values and gradients of one device, and little communication."""
 
 import functools
 import re
@@ -19,6 +19,7 @@ MESHES = {
     "fsdp and context": MeshConfig(fsdp=4, context=2),
     "data": MeshConfig(data=8),
 }
+SLOW = dict.fromkeys(("fsdp and tensor", "fsdp and context", "data"), pytest.mark.slow)
 # Sums over devices in another order than on one: a few float32 steps, relative to the largest number of an array.
 RELATIVE = 1e-5
 
@@ -65,7 +66,7 @@ def assert_close(got, want):
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
+@pytest.mark.parametrize("mesh", [pytest.param(m, id=name, marks=SLOW.get(name, ())) for name, m in MESHES.items()])
 @pytest.mark.parametrize("chunk", [5, None], ids=["chunks with a tail", "one chunk"])
 def test_every_mesh_gives_the_values_and_gradients_of_one_device(mesh, transposed, chunk):
     args = make(transposed=transposed)
@@ -135,8 +136,16 @@ def test_the_matrix_travels_once_a_pass_and_never_whole():
             MeshConfig(tensor=2),
             r"output matrix \[D, V\] \[16, 97\]: dimension 1 \('vocab'\) has size 97.*Use mesh\.tensor=1, or a size.*98",
         ),
-        ((8, 6, 16, 96), MeshConfig(context=4), r"dimension 1 \('length'\) has size 6.*mesh context=4.*mesh\.context=2"),
-        ((6, 8, 16, 96), MeshConfig(data=4, fsdp=2), r"dimension 0 \('batch'\) has size 6.*Use mesh\.data=2 and mesh\.fsdp=1"),
+        (
+            (8, 6, 16, 96),
+            MeshConfig(context=4),
+            r"dimension 1 \('length'\) has size 6.*mesh context=4.*mesh\.context=2",
+        ),
+        (
+            (6, 8, 16, 96),
+            MeshConfig(data=4, fsdp=2),
+            r"dimension 0 \('batch'\) has size 6.*Use mesh\.data=2 and mesh\.fsdp=1",
+        ),
         ((8, 8, 15, 96), MeshConfig(fsdp=2), r"dimension 0 \('embed'\) has size 15.*mesh\.fsdp=1"),
     ],
     ids=["vocabulary", "length", "batch", "width"],

@@ -11,8 +11,8 @@ import transformers
 
 from models.decoder import from_hf, save_hf
 
-# Two or three layers of float32 in other summation orders; logits are of size 1.
-ATOL = 1e-4
+# Two or three layers of float32 in other summation orders; logits are of size 1, and differences of 2e-6 are seen.
+ATOL = 2e-5
 
 SIZES = {
     "vocab_size": 96,
@@ -169,7 +169,7 @@ def test_stacked_layers_give_the_same_logits(pair):
 @pytest.mark.parametrize("pair", ["llama3", "qwen2", "qwen3"], indirect=True)
 def test_bfloat16_is_as_near_to_float32_as_that_of_transformers(pair):
     folder, theirs = pair
-    ours = logits(from_hf(folder, dtype="bfloat16", param_dtype="bfloat16"), *padded())[0]
+    ours = logits(from_hf(folder, dtype="bfloat16", param_dtype="bfloat16"), *padded())[0, -24:]
     exact = reference(theirs, TOKENS[0])
     half = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, attn_implementation="eager"

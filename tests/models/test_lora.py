@@ -107,12 +107,13 @@ def test_the_loss_after_the_merge_equals_the_loss_before(config):
     graphdef, _, frozen = parts(config)
     state, _ = trained(config)
     model = nnx.merge(graphdef, state.params, frozen)
+    original = bits(nnx.state(model))
     merged = merge_lora(model)
     assert parameter_names(merged) == parameter_names(nnx.eval_shape(lambda: config.build(jax.random.key(0))))
     merged_graphdef, merged_state = nnx.split(merged)
     before = loss_at(graphdef, TOKENS, state.params, frozen)
     np.testing.assert_allclose(loss_at(merged_graphdef, TOKENS, merged_state), before, atol=1e-5)  # float32 rounding
-    assert bits(nnx.state(model)) == bits(nnx.merge_state(state.params, frozen)), "merging changed the model itself"
+    assert bits(nnx.state(model)) == original, "merging changed the model itself"
 
 
 def test_scanned_and_unrolled_models_with_the_same_adapters_compute_the_same():
@@ -130,7 +131,7 @@ def test_scanned_and_unrolled_models_with_the_same_adapters_compute_the_same():
 
 @LAYOUTS
 def test_a_sharded_step_equals_the_step_on_one_device(config):
-    graphdef, adapters, frozen = parts(config)
+    graphdef, adapters, _ = parts(config)
     want, losses = trained(config, steps=2)
     mesh = MeshConfig(fsdp=2, tensor=4).build()
     abstract = nnx.eval_shape(lambda: split_params(build(config), LORA)[1:])
@@ -157,8 +158,8 @@ def test_adapters_beside_matrices_on_a_mesh_are_placed_on_it():
     graphdef, state = nnx.split(nnx.jit(lambda: TINY.build(jax.random.key(0)))())
     model = add_lora(nnx.merge(graphdef, jax.device_put(state, shard_tree(mesh, state))), LORA, jax.random.key(1))
     adapter = model.blocks[0].attention.q_proj
-    assert adapter.lora_a.get_value().sharding.spec == ("fsdp", None)
-    assert adapter.lora_b.get_value().sharding.spec == (None, "tensor")
+    assert adapter.lora_a.get_value().sharding.spec == jax.P("fsdp", None)
+    assert adapter.lora_b.get_value().sharding.spec == jax.P(None, "tensor")
 
 
 def test_a_resumed_lora_run_ends_with_the_bits_of_one_that_was_not_stopped(tmp_path):
@@ -168,7 +169,6 @@ def test_a_resumed_lora_run_ends_with_the_bits_of_one_that_was_not_stopped(tmp_p
     half, _ = trained(TINY, steps=2, ema=ema)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(2, half)
-    size = sum(file.stat().st_size for file in (tmp_path / "2" / "state").rglob("*"))
     abstract = jax.eval_shape(functools.partial(TrainState.create, tx=TX, ema=ema), adapters)
     found = Checkpoints(tmp_path).restore_latest(abstract_tree(MeshConfig().build(jax.devices()[:1]), abstract))
     assert found is not None
@@ -177,7 +177,6 @@ def test_a_resumed_lora_run_ends_with_the_bits_of_one_that_was_not_stopped(tmp_p
         state, _ = train_step(graphdef, state, frozen, TOKENS)
     assert bits(state) == bits(whole)
     assert jax.tree.structure(state) == jax.tree.structure(whole)
-    assert size > 0
     assert not [leaf.name for leaf in leaves(half) if "base" in leaf.name]
 
 
