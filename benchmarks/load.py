@@ -12,6 +12,9 @@ plain_float32    the whole file read into memory and converted to float32 once
 load_float32     `load_hf` with param_dtype="float32": transposed and converted
 scan_bfloat16    as load_bfloat16, into stacked layers
 
+The plain ways hold the file and its copy, so they touch twice as much new memory as a load of the same type; on a virtual machine
+that is a good part of their time.
+
 `peak_over` is the highest resident memory beyond that before and the parameters kept, in units of the largest tensor.
 """
 

@@ -294,8 +294,11 @@ class Planner:
         module = Module(written(job.compile.folder, "after_optimizations.txt"))
         assignment = written(job.compile.folder, "buffer-assignment.txt")
         found = temporaries(assignment, module)
-        cost = program_cost(module, kernel_flops(job.traced.jaxpr)) if module.entry else None
+        kernels = kernel_flops(job.traced.jaxpr)
+        cost = program_cost(module, kernels) if module.entry else None
         notes = [*(cost.notes if cost else ())]
+        if kernels:
+            notes.append("kernels count at their full grid, causal attention up to twice what it computes")
         if outcome.refused:
             notes.append(f"the compiler refused it: {outcome.refused.message}")
         if not assignment or not module.entry:

@@ -78,7 +78,9 @@ def _time_table(plan: Plan, unit: _Unit) -> Table:
     table = _columns("One call on one device, at the chip's peak rates", plan)
 
     def row(name: str, value: Callable[[ProgramPlan], str]) -> None:
-        table.add_row(name, *(value(p) if p.cost is not None else "-" for p in plan.programs))
+        values = [value(p) if p.cost is not None else "-" for p in plan.programs]
+        if any(shown != "-" for shown in values):
+            table.add_row(name, *values)
 
     row("calls in a training step", lambda p: str(p.calls))
     row("matrix TFLOPs, loops counted", lambda p: _number(p.cost.flops / 1e12))  # pyright: ignore[reportOptionalMemberAccess]

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from framework.mesh import platform
-
 __all__ = ["Linear", "project"]
 
 
@@ -31,13 +29,13 @@ def _backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arr
     rows = tuple(range(x.ndim - 1))
     last = ((g.ndim - 1,), (1,))
     towards_x = jax.lax.dot_general(g, kernel.astype(g.dtype), (last, ((), ())))
-    if platform() == "cpu" and x.dtype != kernel.dtype:  # XLA lacks some products of two bfloat16 into a float32 there
-        x, g = x.astype(kernel.dtype), g.astype(kernel.dtype)
     contract = functools.partial(
         jax.lax.dot_general, dimension_numbers=((rows, rows), ((), ())), preferred_element_type=kernel.dtype
     )
-    # The left operand is turned round in memory before the product: make it the narrow one.
-    grad = contract(x, g) if x.shape[-1] <= g.shape[-1] else contract(g, x).T
+    # The left operand is turned round in memory before the product: make it the narrow one. (Not for two bfloat16 into a
+    # float32: XLA's CPU compiler folds the turn into a product that it then cannot run.)
+    turned = x.dtype == kernel.dtype and g.shape[-1] < x.shape[-1]
+    grad = contract(g, x).T if turned else contract(x, g)
     return towards_x, grad
 
 

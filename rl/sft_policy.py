@@ -78,4 +78,4 @@ def _weights(config: "SFT", setup: ModelSetup, stage: StageDir) -> tuple[nnx.Sta
         raise UserError(f"{stage.path} has no finished checkpoint yet. Wait for one, or choose another with --stage.")
     step, state, _ = restored
     _, frozen = setup.init()
-    return state.averaged, frozen, step
+    return state.averaged, frozen, step  # pyright: ignore[reportReturnType]

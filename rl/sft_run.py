@@ -117,7 +117,7 @@ class _Evaluator:
             metrics |= self._answer(params, step, logger)
         return metrics
 
-    def _answer(self, params: nnx.State, step: int, logger: MetricLogger) -> dict[str, float]:
+    def _answer(self, params: Any, step: int, logger: MetricLogger) -> dict[str, float]:
         whole = nnx.merge_state(params, self._frozen)
         if self._engine is None:  # one for all evaluations: each shape compiles once
             model = nnx.merge(self._setup.graphdef, whole)

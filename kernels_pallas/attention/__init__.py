@@ -47,14 +47,11 @@ def attention(
     if mesh is not None:
         parallel.check(q, k, mesh)
     name = _choose(q, k, v, window, impl, 1 if mesh is None else mesh.shape[CONTEXT])
-    if mesh is not None:
-        # XLA splits its own operations by itself; over the length it would fetch whole score matrices.
-        if name in ("splash", "cudnn") or (name == "blocked" and mesh.shape[CONTEXT] > 1):
-            return parallel.attention(
-                q, k, v, segment_ids, window=window, impl=name, context_impl=context_impl, mesh=mesh
-            )
-    run = {"blocked": blocked, "splash": splash, "cudnn": cudnn, "reference": reference}[name]
-    return run.attention(q, k, v, segment_ids, window=window)
+    # XLA splits its own operations by itself; over the length it would fetch whole score matrices.
+    if mesh is None or name == "reference" or (name == "blocked" and mesh.shape[CONTEXT] == 1):
+        run = {"blocked": blocked, "splash": splash, "cudnn": cudnn, "reference": reference}[name]
+        return run.attention(q, k, v, segment_ids, window=window)
+    return parallel.attention(q, k, v, segment_ids, window=window, impl=name, context_impl=context_impl, mesh=mesh)
 
 
 def _choose(
