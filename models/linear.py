@@ -1,10 +1,10 @@
 """The linear layer of all models: a matrix that names its axes, and the one place where another product can be put in."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from framework.products import dot32
 
 __all__ = ["Linear", "project"]
 
@@ -29,14 +29,9 @@ def _backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arr
     rows = tuple(range(x.ndim - 1))
     last = ((g.ndim - 1,), (1,))
     towards_x = jax.lax.dot_general(g, kernel.astype(g.dtype), (last, ((), ())))
-    contract = functools.partial(
-        jax.lax.dot_general, dimension_numbers=((rows, rows), ((), ())), preferred_element_type=kernel.dtype
-    )
-    # The left operand is turned round in memory before the product: make it the narrow one. (Not for two bfloat16 into a
-    # float32: XLA's CPU compiler folds the turn into a product that it then cannot run.)
-    turned = x.dtype == kernel.dtype and g.shape[-1] < x.shape[-1]
-    grad = contract(g, x).T if turned else contract(x, g)
-    return towards_x, grad
+    # The left operand is turned round in memory before the product: make it the narrow one.
+    grad = dot32(x, g, (rows, rows)) if x.shape[-1] <= g.shape[-1] else dot32(g, x, (rows, rows)).T
+    return towards_x, grad.astype(kernel.dtype)
 
 
 project.defvjp(_forward, _backward)

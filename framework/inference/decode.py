@@ -9,6 +9,7 @@ from flax import nnx
 
 from framework.inference.sampling import row_keys, sample_tokens
 from framework.inference.types import LanguageModel
+from framework.products import einsum32
 
 __all__ = ["DecodeBatch", "Decoded", "decode"]
 
@@ -58,7 +59,7 @@ def decode(
     unembed = model.unembed
 
     def logits_of(last: jax.Array) -> jax.Array:
-        return jnp.dot(last, unembed.astype(last.dtype), preferred_element_type=jnp.float32)
+        return einsum32("bd,dv->bv", last, unembed.astype(last.dtype))
 
     rows = prompts * samples
     spread = lambda x: jnp.repeat(x, samples, axis=0)  # noqa: E731 - a name for one argument

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from framework.products import einsum32
 from kernels_pallas.attention.reference import HIDDEN, visible
 
 __all__ = ["attention"]
@@ -56,7 +57,7 @@ def attention(
 def _scores(q: jax.Array, k: jax.Array, segment_ids: jax.Array | None, window: int | None, part: _Block) -> jax.Array:
     """Scaled and masked scores of a block, [B, K, R, Q, S] float32. q [B, K, R, T, h]; k [B, K, S, h]."""
     rows, keys = q[:, :, :, part.start : part.stop], k[:, :, part.first : part.stop]
-    scores = jnp.einsum("bkrqh,bksh->bkrqs", rows, keys, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    scores = einsum32("bkrqh,bksh->bkrqs", rows, keys) * q.shape[-1] ** -0.5
     one = jnp.ones((1, q.shape[3]), jnp.int32) if segment_ids is None else segment_ids
     places = (jnp.arange(part.start, part.stop), jnp.arange(part.first, part.stop))
     mask = visible(one[:, part.start : part.stop], one[:, part.first : part.stop], *places, window)
@@ -95,12 +96,12 @@ def _backward(window, block, saved, g):
         start, stop, first = part
         rows, keys = (slice(None),) * 3 + (slice(start, stop),), (slice(None),) * 2 + (slice(first, stop),)
         p = jnp.exp(_scores(q, k, segment_ids, window, part) - log_total[rows])
-        dp = jnp.einsum("bkrqh,bksh->bkrqs", g[rows], v[keys], preferred_element_type=jnp.float32)
+        dp = einsum32("bkrqh,bksh->bkrqs", g[rows], v[keys])
         ds = (p * (dp - mean[rows]) * q.shape[-1] ** -0.5).astype(q.dtype)
         p = p.astype(v.dtype)
         dq.append(jnp.einsum("bkrqs,bksh->bkrqh", ds, k[keys]))
-        part_dk = jnp.einsum("bkrqh,bkrqs->bkhs", q[rows], ds, preferred_element_type=jnp.float32)
-        part_dv = jnp.einsum("bkrqh,bkrqs->bkhs", g[rows], p, preferred_element_type=jnp.float32)
+        part_dk = einsum32("bkrqh,bkrqs->bkhs", q[rows], ds)
+        part_dv = einsum32("bkrqh,bkrqs->bkhs", g[rows], p)
         dk, dv = dk.at[..., first:stop].add(part_dk), dv.at[..., first:stop].add(part_dv)
     dk, dv = dk.swapaxes(2, 3).astype(k.dtype), dv.swapaxes(2, 3).astype(v.dtype)
     return jnp.concatenate(dq, axis=3), dk, dv, None

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from framework.products import einsum32
 from kernels_pallas.attention.reference import HIDDEN, visible
 
 __all__ = ["Keys", "Queries", "attend", "backward", "forward", "grouped", "ungrouped"]
@@ -51,7 +52,7 @@ def ungrouped(x: jax.Array) -> jax.Array:
 
 
 def _scores(q: Queries, k: Keys, window: int | None) -> jax.Array:
-    scores = jnp.einsum("bkrqh,bksh->bkrqs", q.heads, k.keys, preferred_element_type=jnp.float32)
+    scores = einsum32("bkrqh,bksh->bkrqs", q.heads, k.keys)
     mask = visible(q.segments, k.segments, q.places, k.places, window)
     return jnp.where(mask[:, None, None], scores * q.heads.shape[-1] ** -0.5, HIDDEN)
 
@@ -85,7 +86,7 @@ def forward(q: Queries, k: Keys, window: int | None) -> tuple[jax.Array, jax.Arr
         top = jnp.max(scores, axis=-1, keepdims=True)
         e = jnp.exp(scores - top)
         total = jnp.sum(e, axis=-1, keepdims=True)
-        out = jnp.einsum("bkrqs,bksh->bkrqh", e.astype(k.values.dtype), k.values, preferred_element_type=jnp.float32)
+        out = einsum32("bkrqs,bksh->bkrqh", e.astype(k.values.dtype), k.values)
         return out / total, top + jnp.log(total)
 
     out, log_total = jax.lax.map(one, _query_blocks(q))
@@ -103,12 +104,12 @@ def backward(
     def one(sums, parts):
         part, log_total, g, mean = parts
         p = jnp.exp(_scores(part, k, window) - log_total)
-        dp = jnp.einsum("bkrqh,bksh->bkrqs", g, k.values, preferred_element_type=jnp.float32)
+        dp = einsum32("bkrqh,bksh->bkrqs", g, k.values)
         ds = (p * (dp - mean) * scale).astype(part.heads.dtype)
         p = p.astype(k.values.dtype)
-        dq = jnp.einsum("bkrqs,bksh->bkrqh", ds, k.keys, preferred_element_type=jnp.float32)
-        dk = jnp.einsum("bkrqs,bkrqh->bksh", ds, part.heads, preferred_element_type=jnp.float32)
-        dv = jnp.einsum("bkrqs,bkrqh->bksh", p, g, preferred_element_type=jnp.float32)
+        dq = einsum32("bkrqs,bksh->bkrqh", ds, k.keys)
+        dk = einsum32("bkrqs,bkrqh->bksh", ds, part.heads)
+        dv = einsum32("bkrqs,bkrqh->bksh", p, g)
         return (sums[0] + dk, sums[1] + dv), dq
 
     zeros = jnp.zeros(k.keys.shape, jnp.float32), jnp.zeros(k.values.shape, jnp.float32)

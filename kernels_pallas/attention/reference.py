@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from framework.products import einsum32
+
 __all__ = ["attention", "visible"]
 
 HIDDEN = -1e30  # finite: a query that may look at nothing (padding) averages all values instead of dividing 0 by 0
@@ -43,6 +45,6 @@ def attention(
     keys = segment_ids if key_segments is None else key_segments
     mask = visible(segment_ids, keys, first_query + jnp.arange(length), jnp.arange(slots), window)
     grouped = q.reshape(batch, length, kv_heads, heads // kv_heads, size)
-    scores = jnp.einsum("btkrh,bskh->bkrts", grouped, k, preferred_element_type=jnp.float32) * size**-0.5
+    scores = einsum32("btkrh,bskh->bkrts", grouped, k) * size**-0.5
     weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, HIDDEN), axis=-1).astype(v.dtype)
     return jnp.einsum("bkrts,bskh->btkrh", weights, v).reshape(batch, length, heads, size)

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from framework.products import einsum32
+
 __all__ = ["cross_entropy", "pick_chunk"]
 
 LOGITS = 2**23  # of one chunk, 32 MiB: large enough for quick products, small beside the activations
@@ -53,7 +55,7 @@ def _run(
 
     def one(matrix_grad: jax.Array, part: tuple[jax.Array, jax.Array, jax.Array]):
         h, target, weight = part
-        logits = jnp.einsum(to_logits, h, matrix, preferred_element_type=jnp.float32)  # [n, V]
+        logits = einsum32(to_logits, h, matrix)  # [n, V]
         top = jnp.max(logits, axis=1, keepdims=True)
         e = jnp.exp(logits - top)
         total = jnp.sum(e, axis=1, keepdims=True)
@@ -67,7 +69,7 @@ def _run(
         d = ((e / total - is_target) * weight[:, None]).astype(h.dtype)  # [n, V]
         hidden_grad = jnp.einsum(to_hidden, d, matrix)
         pair = (d, h) if transposed else (h, d)
-        matrix_grad += jnp.einsum(to_matrix, *pair, preferred_element_type=jnp.float32)
+        matrix_grad += einsum32(to_matrix, *pair)
         return matrix_grad, (lost, hidden_grad)
 
     start = jnp.zeros(unembed.shape if with_gradient else (), jnp.float32)

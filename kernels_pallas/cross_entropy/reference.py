@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from framework.products import einsum32
+
 __all__ = ["cross_entropy"]
 
 
@@ -11,6 +13,6 @@ def cross_entropy(
 ) -> jax.Array:
     """See the package. hidden [N, D]; unembed [D, V] or, transposed, [V, D]; targets, weights [N]."""
     matrix = unembed.T if transposed else unembed
-    logits = jnp.dot(hidden, matrix.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    logits = einsum32("nd,dv->nv", hidden, matrix.astype(hidden.dtype))
     logp = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.where(weights != 0, targets, 0)[:, None], axis=1)
     return -jnp.sum(weights * logp[:, 0])

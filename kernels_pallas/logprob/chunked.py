@@ -23,6 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from framework.products import dot32
+
 WHOLE = 2**23  # logits (tokens x vocabulary) up to which they are all kept, 32 MiB
 TILE = 2**20  # logits of one chunk beyond that, 4 MiB
 
@@ -67,12 +69,8 @@ def _slice(unembed: jax.Array, start: jax.Array | int, size: int, transposed: bo
     return jax.lax.dynamic_slice_in_dim(unembed, start, size, axis=0 if transposed else 1)  # [D, C] or [C, D]
 
 
-def _dot(a: jax.Array, b: jax.Array, axes: tuple[tuple[int, ...], tuple[int, ...]]) -> jax.Array:
-    return jax.lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=jnp.float32)
-
-
 def _logits(hidden: jax.Array, columns: jax.Array, transposed: bool) -> jax.Array:
-    return _dot(hidden, columns, ((2,), (1 if transposed else 0,)))  # [B, T, C]
+    return dot32(hidden, columns, ((2,), (1 if transposed else 0,)))  # [B, T, C]
 
 
 def _over_chunks(body: Callable[[Any, int, Any], Any], carry: Any, vocab: int, chunk: int) -> Any:
@@ -191,9 +189,9 @@ def gradients(static, arrays, known, g_logp: jax.Array, g_entropy: jax.Array | N
     def grads(d: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
         # Rounding dlogits to the input type keeps 16-bit matmuls on the matrix units; the sums stay float32.
         d = d.astype(operand)
-        d_hidden = _dot(d, columns, ((2,), (0 if transposed else 1,)))  # [B, T, D] float32
+        d_hidden = dot32(d, columns, ((2,), (0 if transposed else 1,)))  # [B, T, D] float32
         left, right = (d, hidden) if transposed else (hidden, d)
-        return d_hidden, _dot(left, right, ((0, 1), (0, 1))).astype(unembed.dtype)  # [D, C] or [C, D]
+        return d_hidden, dot32(left, right, ((0, 1), (0, 1))).astype(unembed.dtype)  # [D, C] or [C, D]
 
     def body(start, size, carry):
         d_hidden, d_unembed = carry

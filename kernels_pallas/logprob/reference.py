@@ -6,6 +6,8 @@ Short enough to be read as the definition. Every other implementation is tested 
 import jax
 import jax.numpy as jnp
 
+from framework.products import einsum32
+
 
 def token_logprobs(
     hidden: jax.Array,  # [B, T, D]
@@ -18,7 +20,7 @@ def token_logprobs(
 ) -> tuple[jax.Array, jax.Array]:  # logp [B, T], entropy [B, T] in nats, float32
     """Naive log-softmax; memory of several [B, T, V] arrays. Arguments as checked by `kernels_pallas.logprob`."""
     equation = "btd,vd->btv" if transposed else "btd,dv->btv"
-    logits = jnp.einsum(equation, hidden, unembed, preferred_element_type=jnp.float32)  # [B, T, V]
+    logits = einsum32(equation, hidden, unembed)  # [B, T, V]
 
     vocab = logits.shape[-1]
     logp_all = jax.nn.log_softmax(logits / temperature[..., None])  # [B, T, V]

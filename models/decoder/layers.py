@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from framework.mesh import constrain
+from framework.products import einsum32
 from kernels_pallas.attention import attention
 from models.decoder.config import DecoderConfig
 from models.decoder.rope import apply_rope
@@ -39,7 +40,7 @@ def attend(q: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) ->
     batch, length, heads, size = q.shape
     kv_heads = keys.shape[1]
     rows = q.reshape(batch, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)  # [B, K, R, T, h]
-    scores = jnp.einsum("bkrth,bksh->bkrts", rows, keys, preferred_element_type=jnp.float32) * size**-0.5
+    scores = einsum32("bkrth,bksh->bkrts", rows, keys) * size**-0.5
     scores = jnp.where(mask[:, None, None], scores, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
     out = jnp.einsum("bkrts,bksh->bkrth", weights, values)

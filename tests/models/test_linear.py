@@ -20,7 +20,7 @@ def test_gradients_equal_those_of_a_plain_product(shape, rows):
     chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-5)  # other order of summation
 
 
-@pytest.mark.parametrize("shape", [(12, 6), (6, 12), (64, 32), (256, 96)], ids=str)
+@pytest.mark.parametrize("shape", [(12, 6), (6, 12), (64, 32), (256, 96), (64, 4), (4, 64)], ids=str)
 @pytest.mark.parametrize("rows", [(8,), (1, 8), (2, 16)], ids=str)
 def test_a_float32_matrix_used_in_bfloat16_gets_a_float32_gradient(shape, rows):
     size_in, size_out = shape
