@@ -22,7 +22,15 @@ from data.synlogic.base import stable_int
 from framework.errors import UserError
 from framework.sample import Sample
 
-__all__ = ["as_text", "demonstration_stream", "from_jsonl", "question_stream", "records_stream"]
+__all__ = [
+    "as_text",
+    "demonstration_stream",
+    "from_jsonl",
+    "parse_line",
+    "question_stream",
+    "read_text",
+    "records_stream",
+]
 
 _STEPS = 2**31  # the length of a generated stream: no run reaches its end
 
@@ -77,9 +85,9 @@ def from_jsonl(path: str | Path, fields: Fields = DEFAULT_FIELDS, task: str = "j
             "other columns go to meta by themselves. For example fields={'question': 'prompt', 'answer': 'label'}."
         )
     samples = []
-    for number, line in enumerate(io.StringIO(_read(Path(path)), newline=None), start=1):
+    for number, line in enumerate(io.StringIO(read_text(Path(path)), newline=None), start=1):
         if line.strip():
-            samples.append(_to_sample(_parse(line, f"{path}:{number}"), f"{path}:{number}", fields, task, number))
+            samples.append(_to_sample(parse_line(line, f"{path}:{number}"), f"{path}:{number}", fields, task, number))
     if not samples:
         raise UserError(
             f"{path} holds no records. Write one JSON object a line, such as {{'question': '..', 'answer': '..'}}."
@@ -99,7 +107,7 @@ def as_text(value: object, where: str, column: str, what: str) -> str:
     return str(value)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """The text of a UTF-8 file, with or without a byte order mark."""
     raw = path.read_bytes()
     try:
@@ -117,7 +125,7 @@ def _read(path: Path) -> str:
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def _parse(line: str, where: str) -> dict[str, object]:
+def parse_line(line: str, where: str) -> dict[str, object]:
     try:
         row = json.loads(line)
         half = _half_character(row) if isinstance(row, dict) and _SURROGATE.search(line) else None

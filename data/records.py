@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.pipeline import _parse, _read
+from data.pipeline import parse_line, read_text
 from framework.errors import UserError
 
 __all__ = ["rows"]
@@ -48,9 +48,9 @@ def rows(path: str, split: str = "train") -> Iterator[tuple[str, Mapping[str, An
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for number, line in enumerate(io.StringIO(_read(path), newline=None), start=1):
+    for number, line in enumerate(io.StringIO(read_text(path), newline=None), start=1):
         if line.strip():
-            yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+            yield f"{path}:{number}", parse_line(line, f"{path}:{number}")
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -1,6 +1,7 @@
 """The `maypole` command: dispatch, exit codes and errors. Light on purpose: nothing here imports jax.
 
-Exit codes: 0 done; 1 something unexpected, with a traceback; 2 a mistake that the message says how to fix; 75 another process of a
+Exit codes: 0 done; 1 something unexpected, with a traceback; 2 a mistake that the message says how to fix; 3 `maypole plan`: it
+does not fit; 75 another process of a
 run on many hosts is gone or did not come, so that the same command may work when it is tried again; 130 stopped by Ctrl-C, 143 by
 SIGTERM.
 """

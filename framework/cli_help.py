@@ -11,7 +11,10 @@ from framework.overrides import Field, config_fields, describe_type
 
 __all__ = ["RUN_OPTIONS", "field_docs", "print_fields"]
 
-RUN_OPTIONS = ("name", "dir", "overwrite", "traceback")  # taken by the command itself
+RUN_OPTIONS = (  # taken by the command itself
+    *("name", "dir", "overwrite", "or_resume", "traceback"),
+    *("coordinator", "processes", "process_id", "distributed", "join_timeout", "peer_timeout"),
+)
 
 
 def print_fields(config: object, command: str, parser: argparse.ArgumentParser) -> None:

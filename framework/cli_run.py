@@ -25,6 +25,7 @@ from framework.distributed import agree, is_main, joined, leave, on_main, proces
 from framework.errors import UserError
 from framework.experiment import Experiment
 from framework.overrides import apply_overrides
+from framework.platforms import quiet_without_tpu
 from framework.rundir import RUN_FILES, RunDir, check_free, wait_for_run
 
 __all__ = ["prepare_jax", "resume_command", "run_command", "split_options"]
@@ -224,9 +225,12 @@ def prepare_jax() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     keep_freed_memory()
+    chosen = quiet_without_tpu()
     if "jax" in sys.modules:  # called from a notebook: jax has read its environment already
         import jax
 
+        if chosen:
+            jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
         if not jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
             jax.config.update("jax_compilation_cache_dir", cache)
 

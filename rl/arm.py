@@ -12,7 +12,7 @@ from framework.console import Console
 from framework.distributed import agree, fetch
 from framework.inference import Engine
 from framework.loop import fit
-from framework.mesh import put_batch
+from framework.mesh import jit_on, put_batch
 from framework.metrics import MetricLogger
 from framework.retrace import TraceBudget
 from framework.rundir import StageDir
@@ -40,7 +40,8 @@ def run_arm(
     config: "GRPO",
     arm: Arm,
     setup: Setup,
-    params: nnx.State,
+    trained: nnx.State,
+    frozen: nnx.State,
     stage: StageDir,
     *,
     engine: Engine,
@@ -54,9 +55,11 @@ def run_arm(
     roll = config.rollout
     tx = config.optimizer_of(arm.name)
     updates_a_step = roll.updates if arm.updates is None else arm.updates
-    state = setup.new_state(params, tx)
+    state = setup.model.new_state(trained, tx)
     budget = TraceBudget()
-    update = jax.jit(
+    entropy_after = jit_on(setup.mesh, functools.partial(entropy_on, setup.graphdef))
+    update = jit_on(
+        setup.mesh,
         functools.partial(
             budget.counted(policy_step, "policy step"),
             setup.graphdef,
@@ -72,7 +75,7 @@ def run_arm(
 
     def step_fn(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
         timer = Timer()
-        engine.load(state.params, step)
+        engine.load(setup.model.whole(state.params, frozen), step)
         key = jax.random.fold_in(setup.purpose_key("rollout"), step)
         with timer("data"):
             questions = stream[step]
@@ -103,12 +106,12 @@ def run_arm(
             for u in range(updates_a_step):
                 part = first if u == 0 else put_batch(setup.mesh, batch.rows(u * rows, (u + 1) * rows))
                 pick_key = jax.random.fold_in(jax.random.fold_in(setup.purpose_key("pick"), step), u)
-                state, update_metrics = update(state, part, pick_key)
+                state, update_metrics = update(state, frozen, part, pick_key)
                 gaps.append(update_metrics.pop("sampler/logp_gap_max"))
                 updates.append(update_metrics)
             # On the same tokens before and after (those of the first update), so that a change of entropy is the policy's and
             # not the questions'.
-            metrics["policy/entropy_change"] = entropy_on(setup.graphdef, state.params, first) - before
+            metrics["policy/entropy_change"] = entropy_after(state.params, frozen, first) - before
             metrics["sampler/logp_gap_max"] = gaps[0]  # later updates are off-policy by design
             metrics, updates = fetch((metrics, updates))
         averaged = {name: float(np.mean([m[name] for m in updates])) for name in updates[0]}
@@ -129,7 +132,7 @@ def run_arm(
             checkpoints=checkpoints,
             logger=logger,
             console=console,
-            evaluate=lambda state, step: evaluator(engine, state.params, step, logger),
+            evaluate=lambda state, step: evaluator(engine, setup.model.whole(state.params, frozen), step, logger),
             evaluate_every=config.evaluation.every,
             checkpoint_every=config.checkpoint_every,
             more_follows=arm != config.arms[-1],

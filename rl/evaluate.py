@@ -10,7 +10,7 @@ import numpy as np
 from framework.inference import Engine
 from framework.metrics import MetricLogger
 from framework.sample import Sample
-from models.tokenizer import TextTokenizer
+from models.tokenizer import LanguageTokenizer
 from rl.config import Evaluation
 from rl.rewards import RewardPool
 from rl.rollout import Responses, respond
@@ -28,7 +28,7 @@ class Evaluator:
 
     config: Evaluation
     questions: Sequence[Sample]
-    tokenizer: TextTokenizer
+    tokenizer: LanguageTokenizer
     pool: RewardPool  # of the scoring function
     key: jax.Array
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from framework.config_types import check_types
 from framework.console import Console
+from framework.distributed import is_main
 from framework.errors import UserError
 from framework.experiment import Policy
 from framework.inference import EngineConfig
@@ -24,14 +25,17 @@ from framework.optimizer import AdamW, Optimizer
 from framework.report import Section
 from framework.rundata import RunData
 from framework.rundir import RunDir, StageDir
-from models.decoder import DecoderConfig
-from models.tokenizer import ByteTokenizer, TextTokenizer
+from models.decoder import DecoderConfig, Pretrained
+from models.hf_tokenizer import HFTokenizer
+from models.tokenizer import ByteTokenizer, LanguageTokenizer, TextTokenizer
+from models.trainable import Freeze, Trainable
 from rl.arm import run_arm
 from rl.config import Arm, BoundedQuestions, Evaluation, Questions, QuestionSource, RewardFn, Rollout, WarmStart
 from rl.evaluate import Evaluator
+from rl.model_setup import ModelSetup
 from rl.policy import StagePolicy
 from rl.rewards import RewardPool
-from rl.setup import Setup
+from rl.setup import Setup, purpose_key
 from rl.warm_start import WARM_START, run_warm_start
 
 if TYPE_CHECKING:  # a run needs nothing of the plan
@@ -50,10 +54,12 @@ class GRPO:
     """Default name of the run folder."""
     seed: int = 0
     """Everything random follows from it: weights, questions, sampling, picks."""
-    model: DecoderConfig
-    """The policy."""
-    tokenizer: ByteTokenizer = ByteTokenizer()
-    """Text to tokens."""
+    model: DecoderConfig | Pretrained
+    """The policy: a model from scratch, or one from a checkpoint."""
+    tokenizer: ByteTokenizer | HFTokenizer = ByteTokenizer()
+    """Text to tokens; `HFTokenizer` with the checkpoint's folder for a pretrained policy."""
+    trainable: Trainable = Freeze()
+    """What is trained of it: everything (the default), `models.lora.LoRA`, `Freeze` or `TrainOnly`."""
     data: QuestionSource
     """Training questions, demonstrations and held-out questions."""
     reward: RewardFn
@@ -101,19 +107,32 @@ class GRPO:
         questions: Questions = self.data.build()
         if self.warm_start.steps:  # data without worked examples says so here
             questions.demonstrations(seed=self.seed, batch=self.warm_start.batch, noise=self.warm_start.noise)
-        tokenizer = self.tokenizer.build(self._texts(questions) if self.tokenizer.merges else ())
+        model = ModelSetup(mesh, self.model, purpose_key(jax.random.key(self.seed), "init"), self.trainable)
+        tokenizer = self._build_tokenizer(model.config, questions)
         if isinstance(questions, BoundedQuestions):  # a file can be read to its end; generated questions cannot
             room = roll.max_new_tokens if self.warm_start.steps else 2**31  # else no worked response is read
             questions.check_lengths(tokenizer.encode, max_prompt=roll.max_prompt, max_new_tokens=room)
         return Setup(
-            mesh=mesh,
+            model=model,
             questions=questions,
             heldout=questions.heldout(count=self.evaluation.questions, seed=self.seed),
             tokenizer=tokenizer,
-            model=self.model,
-            engine_config=self.engine_config(),
+            engine_config=self.engine_config(tokenizer),
             key=jax.random.key(self.seed),
         )
+
+    def _build_tokenizer(self, model: DecoderConfig, questions: Questions) -> LanguageTokenizer:
+        """The tokenizer, once it is clear that the model has a row for every id."""
+        if isinstance(self.tokenizer, ByteTokenizer):
+            tokenizer = self.tokenizer.build(self._texts(questions) if self.tokenizer.merges else ())
+        else:
+            tokenizer = self.tokenizer.build()
+        if model.vocab_size < tokenizer.vocab_size:
+            raise UserError(
+                f"The model has vocab_size={model.vocab_size}, but the tokenizer uses ids up to {tokenizer.vocab_size - 1}. "
+                f"Use model.vocab_size={-(-tokenizer.vocab_size // 16) * 16}, or the tokenizer of the model."
+            )
+        return tokenizer
 
     def _texts(self, questions: Questions) -> Sequence[str]:
         """What the merges of the tokenizer are learnt from: worked examples, or questions where nothing is to be imitated."""
@@ -127,7 +146,8 @@ class GRPO:
         check_types(self)
         if not 0 <= self.seed < 2**31:
             raise UserError(f"seed={self.seed} is out of range. Use a number from 0 to {2**31 - 1}.")
-        self.model.validate()
+        if isinstance(self.model, DecoderConfig):
+            self.model.validate()
         roll, rows = self.rollout, self.rollout.prompts * self.rollout.samples
         if roll.samples < 2:
             raise UserError(
@@ -158,11 +178,12 @@ class GRPO:
             raise UserError(
                 f"evaluation.temperature={self.evaluation.temperature} cannot be sampled at. Use 1.0, or 0 for greedy."
             )
-        if self.model.vocab_size < self.tokenizer.vocab_size:
-            raise UserError(
-                f"model.vocab_size={self.model.vocab_size} is smaller than the tokenizer's {self.tokenizer.vocab_size}. "
-                f"Use model.vocab_size={self.tokenizer.vocab_size}."
-            )
+        if isinstance(self.model, DecoderConfig) and isinstance(self.tokenizer, ByteTokenizer):
+            have, need = self.model.vocab_size, self.tokenizer.vocab_size
+            if have < need:
+                raise UserError(
+                    f"model.vocab_size={have} is smaller than the tokenizer's {need}. Use model.vocab_size={need}."
+                )
         names = [arm.name for arm in self.arms]
         if not names or len(set(names)) != len(names) or WARM_START in names:
             raise UserError(f"arms={names} need different names, at least one, and none may be {WARM_START!r}.")
@@ -210,8 +231,12 @@ class GRPO:
         with Console(stages=plan) as console, self._pool(self.reward) as pool:
             with console.status("preparing model, tokenizer and questions"):
                 setup = self.build()
-                setup.tokenizer.save(run.path / "tokenizer.json")
-            console.print(f"{self.model.parameter_count():,} parameters, {setup.mesh.size} device(s), seed {self.seed}")
+                if is_main():
+                    own = isinstance(self.tokenizer, ByteTokenizer)
+                    setup.tokenizer.save(run.path / ("tokenizer.json" if own else "tokenizer"))
+                trained, frozen = setup.model.init()
+            count = setup.model.config.parameter_count()
+            console.print(f"{count:,} parameters, {setup.mesh.size} device(s), seed {self.seed}")
             with contextlib.ExitStack() as stack:
                 score = self.evaluation.score
                 evaluator = Evaluator(
@@ -221,16 +246,18 @@ class GRPO:
                     pool if score is None else stack.enter_context(self._pool(score)),
                     setup.purpose_key("evaluation"),
                 )
-                engine = setup.engine(setup.new_params())  # one for all stages: each shape compiles once a run
-                params = run_warm_start(
-                    self, setup, run.stage(WARM_START), engine=engine, evaluator=evaluator, console=console
+                engine = setup.engine(trained, frozen)  # one for all stages: each shape compiles once a run
+                stage = run.stage(WARM_START)
+                trained = run_warm_start(
+                    self, setup, trained, frozen, stage, engine=engine, evaluator=evaluator, console=console
                 )
                 for arm in self.arms:
                     run_arm(
                         self,
                         arm,
                         setup,
-                        params,
+                        trained,
+                        frozen,
                         run.stage(arm.name),
                         engine=engine,
                         pool=pool,
@@ -249,16 +276,19 @@ class GRPO:
         """Generate text from a stage's newest checkpoint."""
         return StagePolicy(self.build(), self.optimizer_of(stage.name), stage)
 
-    def engine_config(self) -> EngineConfig:
-        """Shapes of rollouts and evaluations: groups share a prefill, greedy answers go one by one."""
+    def engine_config(self, tokenizer: LanguageTokenizer | None = None) -> EngineConfig:
+        """Shapes of rollouts and evaluations: groups share a prefill, greedy answers go one by one.
+
+        Without a tokenizer the ids of a ByteTokenizer, which is enough for shapes.
+        """
         rows = self.rollout.rows or max(self.rollout.prompts * self.rollout.samples, self.evaluation.samples)
         return EngineConfig(
             rows=rows,
             prompt_buckets=(self.rollout.max_prompt,),
             group_sizes=tuple(sorted({1, self.rollout.samples, self.evaluation.samples})),
             max_new_tokens=self.rollout.max_new_tokens,
-            stop_tokens=(TextTokenizer.eos_id,),
-            pad_token=TextTokenizer.pad_id,
+            stop_tokens=(TextTokenizer.eos_id,) if tokenizer is None else tokenizer.stop_ids,
+            pad_token=TextTokenizer.pad_id if tokenizer is None else tokenizer.pad_id,
         )
 
     def programs(self, mesh: Mesh) -> "Sequence[Program]":

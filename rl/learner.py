@@ -21,6 +21,7 @@ Metrics = dict[str, jax.Array]
 def policy_step(
     graphdef: Any,
     state: TrainState,
+    frozen: Any,
     batch: PolicyBatch,
     key: jax.Array,
     *,
@@ -29,7 +30,7 @@ def policy_step(
     temperature: float,
     microbatches: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """One optimizer step on a minibatch of B sequences.
+    """One optimizer step on a minibatch of B sequences. `frozen`: the parameters that are not in the state.
 
     Statistics (token count, covariance, which tokens are picked) are those of the whole minibatch. With several
     micro-batches that takes a first pass without gradients; with one, the pick is made from the same forward pass.
@@ -46,7 +47,7 @@ def policy_step(
 
     picked, pick_metrics = None, {}
     if microbatches > 1 and loss.needs_pick and loss.scope == "global":
-        model = nnx.merge(graphdef, state.params)
+        model = nnx.merge(graphdef, state.params, frozen)
         logp = jax.lax.map(lambda i: forward(model, part_of(i))[0], jnp.arange(microbatches))
         picked, pick_metrics = pick(batch, whole(logp), key)
         picked = picked.reshape(-1, microbatches, picked.shape[1])
@@ -55,7 +56,7 @@ def policy_step(
         part = part_of(i)
 
         def objective(params: Any) -> tuple[jax.Array, tuple[Metrics, jax.Array]]:
-            logp, entropy = forward(nnx.merge(graphdef, params), part)
+            logp, entropy = forward(nnx.merge(graphdef, params, frozen), part)
             if picked is None:  # one micro-batch, or each picks for itself as the official code does
                 chosen, metrics = pick(part, logp, key if microbatches == 1 else jax.random.fold_in(key, i))
             else:
@@ -85,8 +86,7 @@ def policy_step(
     return state, metrics | pick_metrics | norms | {"sampler/logp_gap_max": gap}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def entropy_on(graphdef: Any, params: Any, batch: PolicyBatch) -> jax.Array:
+def entropy_on(graphdef: Any, params: Any, frozen: Any, batch: PolicyBatch) -> jax.Array:
     """Policy entropy in nats per token on given responses: the states are fixed, so that before and after can be compared."""
-    _, entropy = response_logprobs(nnx.merge(graphdef, params), batch)
+    _, entropy = response_logprobs(nnx.merge(graphdef, params, frozen), batch)
     return response_entropy(entropy, batch.mask)

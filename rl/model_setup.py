@@ -81,9 +81,18 @@ class ModelSetup:
         create = functools.partial(TrainState.create, tx=tx, ema=self.ema)
         return abstract_tree(self.mesh, jax.eval_shape(create, self._abstract[1]))
 
+    def abstract_trained(self) -> nnx.State:
+        """Shapes and shardings of the weights that are trained."""
+        return abstract_tree(self.mesh, self._abstract[1])
+
     def abstract_frozen(self) -> nnx.State:
         """Shapes and shardings of the weights that are not trained."""
         return abstract_tree(self.mesh, self._abstract[2])
+
+    @staticmethod
+    def whole(trained: Any, frozen: nnx.State) -> nnx.State:
+        """All weights in one tree: what an engine takes."""
+        return nnx.merge_state(trained, frozen)
 
     def plain(self, trained: nnx.State, frozen: nnx.State) -> Decoder:
         """The whole model, adapters merged into their matrices: what is exported."""

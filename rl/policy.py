@@ -28,12 +28,14 @@ class StagePolicy:
         self, prompts: Sequence[str], *, samples: int, temperature: float, max_tokens: int, seed: int
     ) -> list[list[str]]:
         """`samples` continuations of each prompt. Raises UserError without a checkpoint or for a prompt that is too long."""
-        restored = Checkpoints(self.stage.checkpoints_path).restore_latest(self.setup.abstract_state(self.tx))
+        restored = Checkpoints(self.stage.checkpoints_path).restore_latest(self.setup.model.abstract_state(self.tx))
         if restored is None:
             raise UserError(
                 f"{self.stage.path} has no finished checkpoint yet. Wait for one, or choose another with --stage."
             )
         step, state, _ = restored
+        _, frozen = self.setup.model.init()
+        weights = nnx.merge_state(state.params, frozen)  # pyright: ignore[reportArgumentType]
         encoded = [self.setup.tokenizer.encode(prompt) for prompt in prompts]
         config = dataclasses.replace(  # shapes of what is asked for here, not those of the training run
             self.setup.engine_config,
@@ -42,8 +44,8 @@ class StagePolicy:
             group_sizes=(max(samples, 1),),
             max_new_tokens=max_tokens,
         )
-        engine = Engine(nnx.merge(self.setup.graphdef, state.params), config, mesh=self.setup.mesh)
-        engine.load(state.params, step)
+        engine = Engine(nnx.merge(self.setup.graphdef, weights), config, mesh=self.setup.mesh)
+        engine.load(weights, step)
         requests = [
             Request(
                 id=i,

@@ -16,13 +16,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from framework.inference.decode import DecodeBatch, decode
-from framework.mesh import abstract_tree, batch_shards, sharding
+from framework.mesh import batch_shards, sharding
 from framework.plan import Program
-from framework.state import TrainState
 from models.decoder import DecoderConfig
 from rl.batch import PolicyBatch
 from rl.config import Arm
 from rl.learner import entropy_on, policy_step
+from rl.model_setup import ModelSetup
 from rl.supervised import supervised_step
 from rl.warm_start import WARM_START
 
@@ -60,13 +60,26 @@ class _Parts:
     mesh: Mesh
 
     @functools.cached_property
-    def model(self) -> tuple[Any, Any]:
-        """Structure and abstract parameters."""
-        graphdef, params = nnx.split(nnx.eval_shape(lambda: self.config.model.build(jax.random.key(0))))
-        return graphdef, abstract_tree(self.mesh, params)
+    def setup(self) -> ModelSetup:
+        return ModelSetup(self.mesh, self.config.model, jax.random.key(0), self.config.trainable)
+
+    @property
+    def model(self) -> DecoderConfig:
+        """Sizes; those of a pretrained model are read from its config.json."""
+        return self.setup.config
+
+    @functools.cached_property
+    def weights(self) -> tuple[Any, Any]:
+        """(trained, frozen), abstract."""
+        return self.setup.abstract_trained(), self.setup.abstract_frozen()
+
+    @functools.cached_property
+    def whole(self) -> Any:
+        """What the engine generates with."""
+        return nnx.merge_state(*self.weights)
 
     def state(self, tx: optax.GradientTransformation) -> Any:
-        return abstract_tree(self.mesh, jax.eval_shape(functools.partial(TrainState.create, tx=tx), self.model[1]))
+        return self.setup.abstract_state(tx)
 
     def batch(self, rows: int) -> PolicyBatch:
         roll = self.config.rollout
@@ -88,7 +101,7 @@ class _Parts:
         rows = roll.prompts * roll.samples // updates
         fn = functools.partial(
             policy_step,
-            self.model[0],
+            self.setup.graphdef,
             loss=arm.loss.build(),
             tx=tx,
             temperature=roll.temperature,
@@ -98,10 +111,10 @@ class _Parts:
             name=f"policy step {arm.name}",
             role="policy step",
             fn=fn,
-            args=(self.state(tx), self.batch(rows), self.key),
-            kinds=("state", "batch", "key"),
+            args=(self.state(tx), self.weights[1], self.batch(rows), self.key),
+            kinds=("state", "frozen parameters", "batch", "key"),
             donate=(0,),
-            resident=((_START, self.model[1]),),
+            resident=((_START, self.weights[0]),),
             calls=updates,
             tokens=rows * (roll.max_prompt + roll.max_new_tokens),
             model_flops=3 * self.forward_flops(rows),
@@ -111,11 +124,11 @@ class _Parts:
         tx, rows, roll = self.config.optimizer_of(WARM_START), self.config.warm_start.batch, self.config.rollout
         return Program(
             name="warm-start step",
-            fn=functools.partial(supervised_step, self.model[0], tx=tx),
-            args=(self.state(tx), self.batch(rows)),
-            kinds=("state", "batch"),
+            fn=functools.partial(supervised_step, self.setup.graphdef, tx=tx),
+            args=(self.state(tx), self.weights[1], self.batch(rows)),
+            kinds=("state", "frozen parameters", "batch"),
             donate=(0,),
-            resident=(("first parameters", self.model[1]),),  # what the engine was made with
+            resident=(("first parameters", self.weights[0]),),  # what the engine was made with
             calls=0,
             tokens=rows * (roll.max_prompt + roll.max_new_tokens),
             model_flops=3 * self.forward_flops(rows),
@@ -128,10 +141,10 @@ class _Parts:
         optimizer = self.state(self.config.optimizer_of(arm.name)).opt_state
         return Program(
             name="entropy afterwards",
-            fn=functools.partial(entropy_on, self.model[0]),
-            args=(self.model[1], self.batch(rows)),
-            kinds=("parameters", "batch"),
-            resident=(("optimizer", optimizer), (_START, self.model[1])),
+            fn=functools.partial(entropy_on, self.setup.graphdef),
+            args=(*self.weights, self.batch(rows)),
+            kinds=("parameters", "frozen parameters", "batch"),
+            resident=(("optimizer", optimizer), (_START, self.weights[0])),
             tokens=rows * (roll.max_prompt + roll.max_new_tokens),
             model_flops=self.forward_flops(rows),
         )
@@ -143,7 +156,7 @@ class _Parts:
         rows = prompts * samples
         fn = functools.partial(
             decode,
-            self.model[0],
+            self.setup.graphdef,
             samples=samples,
             new_tokens=engine.max_new_tokens,
             stop_tokens=engine.stop_tokens,
@@ -160,14 +173,16 @@ class _Parts:
         )
         batch = DecodeBatch(*(self.array(shape, dtype) for shape, dtype in shapes))
         slots = length + engine.max_new_tokens
-        cache = jax.eval_shape(lambda params: nnx.merge(self.model[0], params).init_cache(rows, slots), self.model[1])
+        cache = jax.eval_shape(
+            lambda params: nnx.merge(self.setup.graphdef, params).init_cache(rows, slots), self.whole
+        )
         optimizer = self.state(self.config.optimizer_of(self.config.arms[0].name)).opt_state
         return Program(
             name=f"decode, {samples} a prompt",
             fn=fn,
-            args=(self.model[1], batch, self.key),
+            args=(self.whole, batch, self.key),
             kinds=("parameters", "batch", "key"),
-            resident=(("optimizer", optimizer), (_START, self.model[1])),
+            resident=(("optimizer", optimizer), (_START, self.weights[0])),
             inside=(("cache", cache),),
             calls=math.ceil(roll.prompts / prompts) if samples == roll.samples else 0,
             tokens=rows * engine.max_new_tokens,
@@ -178,13 +193,13 @@ class _Parts:
 
     def forward_flops(self, rows: int) -> float:
         """Whole sequences; only tokens that predict a response token meet the output matrix. Attention is causal."""
-        roll, model = self.config.rollout, self.config.model
-        length = roll.max_prompt + roll.max_new_tokens - 1
+        roll, model = self.config.rollout, self.model
+        length = roll.max_prompt + roll.max_new_tokens
         blocks = 2.0 * _block_parameters(model) * length + _attention_flops(model, length * length / 2)
         return rows * (blocks + 2.0 * model.vocab_size * model.dim * roll.max_new_tokens)
 
     def decode_flops(self, prompts: int, rows: int, length: int, new: int) -> float:
-        model = self.config.model
+        model = self.model
         prefill = 2.0 * _block_parameters(model) * length + _attention_flops(model, length * length / 2)
         steps = 2.0 * _block_parameters(model) * new + _attention_flops(model, new * (length + new / 2))
         return prompts * prefill + rows * (steps + 2.0 * model.vocab_size * model.dim * new)

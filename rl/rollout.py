@@ -11,7 +11,7 @@ from framework.distributed import on_main
 from framework.errors import UserError
 from framework.inference import Completion, Engine, Request
 from framework.sample import Sample
-from models.tokenizer import TextTokenizer
+from models.tokenizer import LanguageTokenizer
 from rl.rewards import RewardBatch, RewardPool
 from rl.timing import Timer
 
@@ -46,7 +46,7 @@ class Responses:
 
 def respond(
     engine: Engine,
-    tokenizer: TextTokenizer,
+    tokenizer: LanguageTokenizer,
     pool: RewardPool,
     questions: Sequence[Sample],
     *,

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from framework.config_types import check_types
 from framework.console import Console
+from framework.distributed import is_main
 from framework.errors import UserError
 from framework.experiment import Policy
 from framework.inference import EngineConfig
@@ -168,7 +169,8 @@ class SFT:
         steps = self.total_steps(data)
         tx = self.optimizer.build(steps)
         with Console(stages=[(STAGE, steps)]) as console:
-            tokenizer.save(run.path / "tokenizer")
+            if is_main():
+                tokenizer.save(run.path / "tokenizer")
             run_stage(self, setup, data, tokenizer, tx, steps, run.stage(STAGE), console)
 
     def sections(self, runs: Sequence[RunData]) -> Sequence[Section]:

@@ -118,7 +118,7 @@ class _Evaluator:
         return metrics
 
     def _answer(self, params: Any, step: int, logger: MetricLogger) -> dict[str, float]:
-        whole = nnx.merge_state(params, self._frozen)
+        whole = self._setup.whole(params, self._frozen)
         if self._engine is None:  # one for all evaluations: each shape compiles once
             model = nnx.merge(self._setup.graphdef, whole)
             self._engine = Engine(model, self._config.engine_config(self._tokenizer), mesh=self._setup.mesh)

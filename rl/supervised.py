@@ -63,12 +63,12 @@ def token_step(
 
 
 def supervised_step(
-    graphdef: Any, state: TrainState, batch: PolicyBatch, *, tx: optax.GradientTransformation
+    graphdef: Any, state: TrainState, frozen: Any, batch: PolicyBatch, *, tx: optax.GradientTransformation
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer step on the mean negative log-likelihood of the response tokens (nats per token); prompts are context."""
 
     def objective(params: Any) -> tuple[jax.Array, jax.Array]:
-        logp, entropy = response_logprobs(nnx.merge(graphdef, params), batch)
+        logp, entropy = response_logprobs(nnx.merge(graphdef, params, frozen), batch)
         return -masked_mean(logp, batch.mask), masked_mean(jax.lax.stop_gradient(entropy), batch.mask)
 
     (loss, entropy), grads = jax.value_and_grad(objective, has_aux=True)(state.params)

@@ -3,7 +3,6 @@
 import functools
 from typing import TYPE_CHECKING
 
-import jax
 from flax import nnx
 
 from framework.checkpoint import Checkpoints
@@ -11,12 +10,12 @@ from framework.console import Console
 from framework.distributed import agree, fetch
 from framework.inference import Engine
 from framework.loop import fit
-from framework.mesh import put_batch
+from framework.mesh import jit_on, put_batch
 from framework.metrics import MetricLogger
 from framework.retrace import TraceBudget
 from framework.rundir import StageDir
 from framework.state import TrainState
-from models.tokenizer import TextTokenizer
+from models.tokenizer import LanguageTokenizer
 from rl.batch import PolicyBatch, make_batch
 from rl.evaluate import Evaluator
 from rl.setup import Setup
@@ -32,19 +31,28 @@ WARM_START = "warm_start"
 
 
 def run_warm_start(
-    config: "GRPO", setup: Setup, stage: StageDir, *, engine: Engine, evaluator: Evaluator, console: Console
+    config: "GRPO",
+    setup: Setup,
+    trained: nnx.State,
+    frozen: nnx.State,
+    stage: StageDir,
+    *,
+    engine: Engine,
+    evaluator: Evaluator,
+    console: Console,
 ) -> nnx.State:
-    """Train (or continue, or just load) the warm start; returns its weights."""
+    """Train (or continue, or just load) the warm start; returns the trained weights after it."""
     tx = config.optimizer_of(WARM_START)
     checkpoints = Checkpoints(stage.checkpoints_path)
     if agree(stage.done):
-        restored = checkpoints.restore_latest(setup.abstract_state(tx))
+        restored = checkpoints.restore_latest(setup.model.abstract_state(tx))
         assert restored is not None, f"{stage.path} is marked done but has no checkpoint"
         return restored[1].params  # pyright: ignore[reportReturnType]
 
-    state = setup.new_state(setup.new_params(), tx)
+    state = setup.model.new_state(trained, tx)
     budget = TraceBudget()
-    update = jax.jit(
+    update = jit_on(
+        setup.mesh,
         functools.partial(budget.counted(supervised_step, "supervised step"), setup.graphdef, tx=tx),
         donate_argnums=0,
     )
@@ -59,7 +67,7 @@ def run_warm_start(
         with timer("data"):
             batch = demonstration_batch(config, setup.tokenizer, stream[step])
         with timer("train"):
-            state, metrics = update(state, put_batch(setup.mesh, batch))
+            state, metrics = update(state, frozen, put_batch(setup.mesh, batch))
             metrics = {name: float(value) for name, value in fetch(metrics).items()}
         metrics["throughput/tokens_per_s"] = metrics.pop("batch/tokens") / sum(timer.seconds.values())
         return state, metrics | timer.metrics()
@@ -73,7 +81,7 @@ def run_warm_start(
             checkpoints=checkpoints,
             logger=logger,
             console=console,
-            evaluate=lambda state, step: evaluator(engine, state.params, step, logger),
+            evaluate=lambda state, step: evaluator(engine, setup.model.whole(state.params, frozen), step, logger),
             evaluate_every=config.warm_start.steps,
             checkpoint_every=config.checkpoint_every * 5,
             more_follows=True,
@@ -84,7 +92,7 @@ def run_warm_start(
     return state.params  # pyright: ignore[reportReturnType]
 
 
-def demonstration_batch(config: "GRPO", tokenizer: TextTokenizer, pairs: object) -> PolicyBatch:
+def demonstration_batch(config: "GRPO", tokenizer: LanguageTokenizer, pairs: object) -> PolicyBatch:
     """Worked examples as token arrays; the end token is learnt with the rest."""
     prompts = [tokenizer.encode(sample.question) for sample, _ in pairs]  # pyright: ignore[reportGeneralTypeIssues]
     answers = [[*tokenizer.encode(text), tokenizer.eos_id] for _, text in pairs]  # pyright: ignore[reportGeneralTypeIssues]

@@ -1,5 +1,6 @@
 """The generation engine: requests in, completions out; one compiled program for each declared shape."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -95,7 +96,8 @@ class Engine:
         found: dict[tuple[int, int], Completion] = {}
         for bucket, samples, batch in self._batches(requests):
             arrays = self._arrays(batch, bucket, samples)
-            decoded = self._decode(self.graphdef, self.params, arrays, key, samples=samples)
+            with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
+                decoded = self._decode(self.graphdef, self.params, arrays, key, samples=samples)
             for index, completion in self._completions(batch, samples, fetch(decoded)):
                 found[index, completion.sample] = completion
         return [found[i, s] for i, request in enumerate(requests) for s in range(request.samples)]

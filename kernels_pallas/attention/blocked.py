@@ -50,7 +50,7 @@ def attention(
     # One matrix product for each row of the batch and key/value head: the query heads that share a key head are its rows.
     grouped = q.reshape(batch, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)  # [B, K, R, T, h]
     keys, values = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)  # [B, K, S, h]
-    out = _attention(grouped, keys, values, segment_ids, window, block)
+    out: jax.Array = _attention(grouped, keys, values, segment_ids, window, block)  # pyright: ignore[reportAssignmentType]
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, size)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from framework.errors import UserError
+from kernels_pallas.attention import ContextImpl
 from kernels_pallas.attention import Impl as AttentionImpl
 from models.decoder.rope import RopeScaling, check_scaling
 
@@ -66,6 +67,8 @@ class DecoderConfig:
     """What the backward pass computes again: nothing; "full": all of a block but its input; "dots": all but matrix products."""
     attention: AttentionImpl = "auto"
     """Implementation of attention, see `kernels_pallas.attention`; "auto" takes the best for the platform."""
+    context_impl: ContextImpl = "gathered"
+    """How `mesh.context` devices share keys and values: "gathered" once a layer, or "ring", which never holds all of them."""
     dtype: DType = "float32"
     """Type that activations are computed in."""
     param_dtype: DType = "float32"
@@ -101,6 +104,7 @@ class DecoderConfig:
             ("param_dtype", get_args(DType)),
             ("remat", get_args(Remat)),
             ("attention", get_args(AttentionImpl)),
+            ("context_impl", get_args(ContextImpl)),
         ):
             if getattr(self, field) not in allowed:
                 raise UserError(

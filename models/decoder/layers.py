@@ -84,9 +84,12 @@ class Attention(nnx.Module):
         if cached is None:
             q = constrain(q, "batch", "length", "heads", None)
             k, v = (constrain(y, "batch", "length", "kv_heads", None) for y in (k, v))
-            out, kv = attention(q, k, v, segment_ids, window=self.window, impl=self.config.attention), None
+            impl, context_impl = self.config.attention, self.config.context_impl
+            out = attention(q, k, v, segment_ids, window=self.window, impl=impl, context_impl=context_impl)
+            kv = None
         else:
             old_keys, old_values, index, mask = cached
+            k, v = (constrain(y, "batch", None, "kv_heads", None) for y in (k, v))
             keys = jax.lax.dynamic_update_slice(old_keys, k.transpose(0, 2, 1, 3), (0, 0, index, 0))
             values = jax.lax.dynamic_update_slice(old_values, v.transpose(0, 2, 1, 3), (0, 0, index, 0))
             out, kv = attend(q, keys, values, mask), (keys, values)

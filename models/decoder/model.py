@@ -46,7 +46,7 @@ class Block(nnx.Module):
         mixed, kv = self.attention(self.attention_norm(x), rope, segment_ids, cached)
         x = x + mixed
         x = x + self.mlp(self.mlp_norm(x))
-        return (constrain(x, "batch", "length", None) if cached is None else x), kv
+        return constrain(x, "batch", "length" if cached is None else None, None), kv
 
 
 class Decoder(nnx.Module):

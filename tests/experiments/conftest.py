@@ -117,7 +117,7 @@ def final_state(config, stage):
     from framework.state import leaves
 
     tx = config.optimizer_of(stage.name)
-    restored = Checkpoints(stage.checkpoints_path).restore_latest(config.build().abstract_state(tx))
+    restored = Checkpoints(stage.checkpoints_path).restore_latest(config.build().model.abstract_state(tx))
     assert restored is not None
     return restored[0], {leaf.name: np.asarray(leaf.value) for leaf in leaves(restored[1])}
 

@@ -20,7 +20,8 @@ from framework.state import leaves
 from models.tokenizer import ByteTokenizer
 
 CONFIG = Path(__file__).parent / "fixtures" / "chat_sft.py"
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+TEMPLATE = """{%- for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}
+{%- if add_generation_prompt %}<assistant>{% endif %}"""
 
 
 @pytest.fixture(scope="module")

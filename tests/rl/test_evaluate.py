@@ -38,7 +38,7 @@ class Rows:
 def parts():
     setup = CONFIG.build()
     evaluator = Evaluator(CONFIG.evaluation, setup.heldout, setup.tokenizer, parity, setup.purpose_key("evaluation"))
-    return setup, evaluator, setup.engine(setup.new_params())
+    return setup, evaluator, setup.engine(*setup.model.init())
 
 
 def evaluate(parts, params, step=0):
@@ -50,7 +50,7 @@ def evaluate(parts, params, step=0):
 
 def test_the_same_weights_give_the_same_numbers_and_other_weights_others(parts):
     setup, *_ = parts
-    params = setup.new_params()
+    params = setup.model.init()[0]
     other = jax.tree.map(lambda x: 3 * x, params)
     first, rows = evaluate(parts, params)
     changed, _ = evaluate(parts, other, step=7)
@@ -61,7 +61,7 @@ def test_the_same_weights_give_the_same_numbers_and_other_weights_others(parts):
 
 def test_accuracy_is_the_mean_over_questions_and_over_each_task(parts):
     setup, *_ = parts
-    metrics, rows = evaluate(parts, setup.new_params(), step=3)
+    metrics, rows = evaluate(parts, setup.model.init()[0], step=3)
     tasks = [sample.task for sample in setup.heldout]
     by_task = {task: metrics[f"eval/accuracy/{task}"] for task in set(tasks)}
     assert metrics["eval/accuracy"] == pytest.approx(np.mean([by_task[task] for task in tasks]))
@@ -75,5 +75,5 @@ def test_accuracy_is_the_mean_over_questions_and_over_each_task(parts):
 def test_an_evaluation_compiles_one_program_for_samples_and_one_for_greedy(parts):
     setup, _, engine = parts
     for step in range(3):
-        evaluate(parts, setup.new_params(), step)
+        evaluate(parts, setup.model.init()[0], step)
     assert engine.budget.traces("decode") == 2

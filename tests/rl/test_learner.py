@@ -27,6 +27,7 @@ LOSSES = {
     "clip_cov": ClipCov(frac=0.1, band="quantile", w_low=0.5, w_high=1.0),
     "kl_cov": KLCov(frac=0.1, beta=1.0),
 }
+NOTHING = nnx.State({})  # no parameter is frozen
 TX = optax.sgd(0.1)  # no normalisation: a wrong gradient scale shows in the parameters
 
 
@@ -56,7 +57,7 @@ def run(model, batch, loss, *, microbatches=1, mesh=None, key=0):
         state = jax.device_put(state, shard_tree(mesh, state))
         batch = put_batch(mesh, batch)
     step = functools.partial(policy_step, loss=loss.build(), tx=TX, temperature=1.0, microbatches=microbatches)
-    return jax.jit(step, static_argnums=0)(graphdef, state, batch, jax.random.key(key))
+    return jax.jit(step, static_argnums=0)(graphdef, state, NOTHING, batch, jax.random.key(key))
 
 
 @pytest.mark.parametrize("microbatches", [2, 8])
@@ -113,7 +114,9 @@ def test_the_first_update_of_a_rollout_is_on_policy(model, temperature):
     )
     graphdef, params = nnx.split(model)
     step = functools.partial(policy_step, loss=Unclipped().build(), tx=TX, temperature=temperature)
-    _, metrics = jax.jit(step, static_argnums=0)(graphdef, TrainState.create(params, TX), batch, jax.random.key(0))
+    _, metrics = jax.jit(step, static_argnums=0)(
+        graphdef, TrainState.create(params, TX), NOTHING, batch, jax.random.key(0)
+    )
     assert float(metrics["sampler/logp_gap_max"]) < 1e-5  # |log ratio| of every token
 
 
@@ -121,7 +124,9 @@ def test_a_positive_advantage_makes_the_response_likelier(model):
     batch = off_policy_batch()
     graphdef, _params = nnx.split(model)
     state, first = run(model, batch, Unclipped())
-    later = policy_step(graphdef, state, batch, jax.random.key(0), loss=Unclipped().build(), tx=TX, temperature=1.0)[1]
+    later = policy_step(
+        graphdef, state, NOTHING, batch, jax.random.key(0), loss=Unclipped().build(), tx=TX, temperature=1.0
+    )[1]
     assert float(later["loss/total"]) < float(first["loss/total"])
 
 
@@ -136,7 +141,7 @@ def test_an_empty_mask_moves_nothing(model):
 
 def test_entropy_on_given_responses_is_bounded(model):
     graphdef, params = nnx.split(model)
-    assert 0 < float(entropy_on(graphdef, params, off_policy_batch())) < np.log(40)
+    assert 0 < float(entropy_on(graphdef, params, NOTHING, off_policy_batch())) < np.log(40)
 
 
 def test_supervised_steps_learn_a_fixed_batch(model):
@@ -145,7 +150,7 @@ def test_supervised_steps_learn_a_fixed_batch(model):
     step = jax.jit(functools.partial(supervised_step, graphdef, tx=tx))
     state, losses = TrainState.create(params, tx), []
     for _ in range(40):
-        state, metrics = step(state, off_policy_batch(8))
+        state, metrics = step(state, NOTHING, off_policy_batch(8))
         losses.append(float(metrics["loss/total"]))
     assert losses[-1] < 0.2 * losses[0]
 

@@ -45,7 +45,7 @@ def test_the_batch_of_a_policy_step_is_that_of_the_run(two):
     roll = config.rollout
     rows = roll.prompts * roll.samples // roll.updates
     batch = make_batch([[1]] * rows, [[1]] * rows, prompt_length=roll.max_prompt, response_length=roll.max_new_tokens)
-    same(program.args[1], put_batch(mesh, batch))
+    same(program.args[2], put_batch(mesh, batch))
     assert (program.calls, program.tokens) == (roll.updates, rows * (roll.max_prompt + roll.max_new_tokens))
 
 
@@ -67,7 +67,7 @@ def test_what_is_decoded_at_once_is_what_the_engine_decodes_at_once(two, rows):
 def test_the_state_of_a_policy_step_is_that_of_the_run(two):
     config, mesh = two
     setup = config.build()
-    state = setup.new_state(setup.new_params(), config.optimizer_of("kl_cov"))
+    state = setup.model.new_state(setup.model.init()[0], config.optimizer_of("kl_cov"))
     same(described(config, mesh, "policy step").args[0], state)
 
 
@@ -86,7 +86,7 @@ def test_flops_by_formula_are_six_a_parameter_and_trained_token():
     program = described(tiny, mesh, "policy step")
     roll, model = tiny.rollout, tiny.model
     rows = roll.prompts * roll.samples // roll.updates
-    length = roll.max_prompt + roll.max_new_tokens - 1  # the last token predicts nothing
+    length = roll.max_prompt + roll.max_new_tokens
     embedding = model.vocab_size * model.dim
     blocks = model.parameter_count() - embedding
     matrices = 6 * rows * (blocks * length + embedding * roll.max_new_tokens)

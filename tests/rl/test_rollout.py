@@ -35,7 +35,7 @@ def setup():
 
 @pytest.fixture(scope="module")
 def engine(setup):
-    return setup.engine(setup.new_params())
+    return setup.engine(*setup.model.init())
 
 
 def ask(setup, engine, questions=QUESTIONS, key=0, temperature=1.0):
