@@ -1,6 +1,7 @@
 """What README and docs show is what is there."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import re
@@ -13,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README, GUIDE = ROOT / "README.md", ROOT / "docs/guide.md"
+MODELS, SCALE = ROOT / "docs/models.md", ROOT / "docs/scale.md"
 ARCHITECTURE = ROOT / "docs/architecture.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -56,7 +58,7 @@ def commands(page):
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """The current folder of somebody who follows the guide: its files and its data."""
-    for block in blocks(GUIDE, "python"):
+    for block in [*blocks(GUIDE, "python"), *blocks(MODELS, "python")]:
         if named := re.match(r"# (\w+\.py)\n", block):
             (tmp_path / named[1]).write_text(block)
     (tmp_path / "questions.jsonl").write_text(blocks(GUIDE, "json")[0] * 100)
@@ -71,9 +73,10 @@ class Understood(Exception):
     """A command was read to its end, and would now start to work."""
 
 
-@pytest.mark.parametrize("command", dict.fromkeys(c for page in (README, GUIDE) for c in commands(page)))
+@pytest.mark.parametrize("command", dict.fromkeys(c for page in (README, GUIDE, MODELS, SCALE) for c in commands(page)))
 def test_every_command_shown_is_understood_and_every_config_it_makes_can_be_built(command, desk, monkeypatch):
     from framework.cli import main
+    from framework.plan_topology import build_mesh
 
     def create(path, config, *_, **__):
         config.build()
@@ -85,7 +88,13 @@ def test_every_command_shown_is_understood_and_every_config_it_makes_can_be_buil
             raise Understood
         return done
 
+    def plan(planner, config, *_, **__):  # the command, its topology and its fields have been read
+        config.programs(build_mesh(config.mesh, planner.topology))
+        raise Understood
+
     parse_args = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr("framework.plan.Planner.plan", plan)
+    monkeypatch.setattr("framework.cli_run.joined", lambda *_, share, **__: contextlib.nullcontext(share()))
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
     monkeypatch.setattr("framework.cli_run.RunDir.create", create)
     words = shlex.split(command)[1:]
@@ -137,9 +146,10 @@ def test_the_messages_the_guide_explains_are_those_of_the_source():
 
 
 def test_every_metric_of_the_source_is_named_and_nothing_else():
-    files = [*(ROOT / "rl").rglob("*.py"), ROOT / "framework/state.py", ROOT / "framework/loop.py"]
+    others = ("framework/state.py", "framework/loop.py", "data/packing.py")
+    files = [*(ROOT / "rl").rglob("*.py"), *(ROOT / name for name in others)]
     source = "".join(p.read_text() for p in files)
-    areas = "reward|policy|loss|grad|param|update|sampler|length|eval|throughput|time"
+    areas = "reward|policy|loss|grad|param|update|optimizer|sampler|length|eval|throughput|time|data"
     logged = set(re.findall(rf'"((?:{areas})/\w+)"', source)) | {
         f"time/{n}_s" for n in re.findall(r'timer\("(\w+)"\)', source)
     }

@@ -24,7 +24,7 @@ def small(micro, **changes):
 
 def test_three_arms_of_five_steps_compile_each_program_once(lab, micro, tmp_path, monkeypatch):
     engines, make = [], Setup.engine
-    monkeypatch.setattr(Setup, "engine", lambda setup, params: engines.append(make(setup, params)) or engines[-1])
+    monkeypatch.setattr(Setup, "engine", lambda *words: engines.append(make(*words)) or engines[-1])
     run = lab.train(micro, tmp_path / "run")
     (engine,) = engines
     assert engine.budget.traces("decode") == len(micro.engine_config().group_sizes) == 2

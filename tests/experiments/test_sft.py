@@ -1,6 +1,7 @@
 """Fine-tuning as a user does it: a Hugging Face checkpoint, a JSONL file, commands, and the result opened in transformers."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -83,19 +84,24 @@ def state_of(run: RunDir) -> dict[str, np.ndarray]:
     return {leaf.name: np.asarray(leaf.value) for leaf in leaves(restored[1])}
 
 
+VARIANTS = ["full", pytest.param("lora", marks=pytest.mark.slow)]
+
+
 @pytest.fixture(scope="module")
 def runs(lab, folder):
-    """One undisturbed run a variant, each in a real process."""
-    done = {}
-    for variant in ("full", "lora"):
+    """One undisturbed run of a variant, in a real process."""
+
+    @functools.cache
+    def done(variant):
         lab.maypole("run", f"{CONFIG}:{variant}", "--name", variant, cwd=folder)
-        done[variant] = RunDir.open(folder / "runs" / variant)
+        return RunDir.open(folder / "runs" / variant)
+
     return done
 
 
-@pytest.mark.parametrize("variant", ["full", "lora"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_held_out_loss_falls_and_answers_are_kept(lab, runs, variant):
-    stage = runs[variant].stage("sft")
+    stage = runs(variant).stage("sft")
     lines = lab.rows(stage.metrics_path)
     losses = [line["eval/loss"] for line in lines if "eval/loss" in line]
     assert len(losses) == 3  # before, in the middle, at the end
@@ -106,6 +112,7 @@ def test_held_out_loss_falls_and_answers_are_kept(lab, runs, variant):
     assert re.fullmatch(r"user: \w+ plus \w+\?", answers[0]["question"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["full", "lora"])
 def test_kill_9_then_resume_gives_the_same_bits(lab, runs, folder, variant):
     process = lab.start("run", f"{CONFIG}:{variant}", "--name", f"killed-{variant}", cwd=folder)
@@ -114,21 +121,22 @@ def test_kill_9_then_resume_gives_the_same_bits(lab, runs, folder, variant):
     process.communicate()
     lab.maypole("resume", f"runs/killed-{variant}", cwd=folder)
     resumed = RunDir.open(folder / f"runs/killed-{variant}")
-    got, want = state_of(resumed), state_of(runs[variant])
+    got, want = state_of(resumed), state_of(runs(variant))
     assert got.keys() == want.keys()
     for name, value in want.items():
         np.testing.assert_array_equal(got[name], value, err_msg=name)
-    assert lab.rows(resumed.stage("sft").metrics_path) == lab.rows(runs[variant].stage("sft").metrics_path)
+    assert lab.rows(resumed.stage("sft").metrics_path) == lab.rows(runs(variant).stage("sft").metrics_path)
 
 
+@pytest.mark.slow
 def test_checkpoints_of_an_adapter_run_hold_adapters_and_no_base_weights(runs):
-    names = state_of(runs["lora"])
+    names = state_of(runs("lora"))
     assert all(name == "step" or "count" in name or "lora_" in name for name in names)
     assert any(name.startswith("ema/") for name in names)
-    assert "params/embedding" in state_of(runs["full"])
+    assert "params/embedding" in state_of(runs("full"))
 
 
-@pytest.mark.parametrize("variant", ["full", "lora"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_export_says_in_transformers_what_generate_says_here(lab, runs, folder, variant):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -137,8 +145,7 @@ def test_the_export_says_in_transformers_what_generate_says_here(lab, runs, fold
     out = folder / f"exported-{variant}"
     lab.maypole("export", f"runs/{variant}", out, "--dtype", "float32", cwd=folder)
     words = ("--prompt", question, "--temperature", "0", "--max-tokens", "8")
-    shown = lab.maypole("generate", f"runs/{variant}", *words, "--out", f"{variant}.jsonl", cwd=folder)
-    del shown
+    lab.maypole("generate", f"runs/{variant}", *words, "--out", f"{variant}.jsonl", cwd=folder)
     (record,) = map(json.loads, (folder / f"{variant}.jsonl").read_text(encoding="utf-8").splitlines())
     tokenizer, model = AutoTokenizer.from_pretrained(out), AutoModelForCausalLM.from_pretrained(out)
     chat = [{"role": "user", "content": question}]

@@ -124,7 +124,7 @@ def test_a_file_is_loaded_under_a_name_of_its_own():
         ("no_such_paper", ["no experiment called 'no_such_paper'", "Available:", "path/to/mine.py:config"]),
         (f"{TOY}:smok", ["no experiment called smok", "Did you mean smoke?", "It has: config, smoke"]),
         (f"{TOY}:reward", ["reward in", "is a function, not an experiment"]),
-        (f"{TOY.parent}/toy_experimnt.py", ["no file", "Did you mean toy_experiment.py?"]),
+        (f"{TOY.parent}/toy_experimnt.py", ["no file", "Did you mean toy_experiment.py"]),
         (f"{TOY.parent}/", ["no file"]),
         (":config", ["names no experiment"]),
     ],

@@ -120,6 +120,7 @@ def test_a_run_prints_progress_and_nothing_on_the_error_stream(whole):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_kill_nine_at_random_moments_then_resume_gives_the_same_bits(tmp_path, whole):
     rng = random.Random(os.environ.get("MAYPOLE_KILL_SEED", "5"))
     for attempt in range(3):

@@ -1,5 +1,7 @@
 """The decoder against plain numpy, its cache against full recompute, and its masks."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -21,12 +23,22 @@ VARIANTS = {
 
 def build(config: DecoderConfig, seed: int = 0):
     """A model whose norms and biases are random too: ones and zeros would hide mistakes."""
-    model = config.build(jax.random.key(seed))
-    graphdef, params = nnx.split(model)
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: config.build(jax.random.key(seed))))
+    params = jax.jit(lambda: nnx.state(config.build(jax.random.key(seed))))()
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     leaves = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
     return nnx.merge(graphdef, jax.tree.unflatten(tree, leaves))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _forward(graphdef, params, *arrays):
+    return nnx.merge(graphdef, params)(*arrays)
+
+
+def forward(model, *arrays):
+    """`model(*arrays)`, compiled: operation by operation it would take seconds."""
+    return _forward(*nnx.split(model), *arrays)
 
 
 def ragged(batch: int, length: int, vocab: int, seed: int = 0):
@@ -83,7 +95,7 @@ def numpy_forward(model, tokens: np.ndarray) -> np.ndarray:
 def test_forward_equals_the_architecture_written_out_in_numpy(name):
     model = build(VARIANTS[name])
     tokens = np.random.default_rng(0).integers(0, 48, 11)
-    got, _ = model(jnp.asarray(tokens)[None], jnp.arange(11)[None])
+    got, _ = forward(model, jnp.asarray(tokens)[None], jnp.arange(11)[None])
     np.testing.assert_allclose(got[0], numpy_forward(model, tokens), atol=2e-5)  # float32 against float64, two blocks
 
 
@@ -92,11 +104,11 @@ def test_cached_decoding_equals_the_full_forward_on_ragged_rows(name):
     config = VARIANTS[name]
     model = build(config)
     tokens, positions, segments = ragged(5, 14, 48)
-    full, _ = model(tokens, positions, segments)
+    full, _ = forward(model, tokens, positions, segments)
     cache = model.init_cache(5, 14)
     pieces = []
     for start, stop in ((0, 8), (8, 9), (9, 12), (12, 13), (13, 14)):
-        part, cache = model(tokens[:, start:stop], positions[:, start:stop], segments[:, start:stop], cache)
+        part, cache = forward(model, tokens[:, start:stop], positions[:, start:stop], segments[:, start:stop], cache)
         pieces.append(part)
     real = segments[..., None]
     chex.assert_trees_all_close(jnp.concatenate(pieces, 1) * real, full * real, atol=1e-5)  # other summation order
@@ -105,10 +117,10 @@ def test_cached_decoding_equals_the_full_forward_on_ragged_rows(name):
 def test_padding_on_the_left_changes_nothing():
     model = build(TINY)
     tokens, positions, segments = ragged(4, 12, 48)
-    padded, _ = model(tokens, positions, segments)
+    padded, _ = forward(model, tokens, positions, segments)
     for row in range(4):
         start = int(np.argmax(np.asarray(segments[row])))
-        alone, _ = model(tokens[row : row + 1, start:], jnp.arange(12 - start)[None])
+        alone, _ = forward(model, tokens[row : row + 1, start:], jnp.arange(12 - start)[None])
         chex.assert_trees_all_close(padded[row, start:], alone[0], atol=1e-5)
 
 
@@ -117,20 +129,20 @@ def test_packed_segments_do_not_see_each_other():
     tokens = ragged(1, 12, 48)[0]
     segments = jnp.array([[1] * 5 + [2] * 4 + [0] * 3])
     positions = jnp.array([[*range(5), *range(4), 0, 0, 0]])
-    packed, _ = model(tokens, positions, segments)
-    first, _ = model(tokens[:, :5], positions[:, :5])
-    second, _ = model(tokens[:, 5:9], positions[:, 5:9])
+    packed, _ = forward(model, tokens, positions, segments)
+    first, _ = forward(model, tokens[:, :5], positions[:, :5])
+    second, _ = forward(model, tokens[:, 5:9], positions[:, 5:9])
     chex.assert_trees_all_close(packed[:, :9], jnp.concatenate([first, second], 1), atol=1e-5)
 
 
 def test_a_shared_prompt_cache_gives_each_sample_the_same_continuation_as_its_own_prefill():
     model = build(TINY)
     tokens, positions, segments = ragged(2, 8, 48)
-    _, cache = model(tokens, positions, segments, model.init_cache(2, 8))
+    _, cache = forward(model, tokens, positions, segments, model.init_cache(2, 8))
     token = jnp.array([[3], [4], [5], [6]])
-    shared, _ = model(token, jnp.repeat(positions[:, -1:], 2, 0) + 1, None, cache.repeat(2).grow(3))
-    _, own = model(*(jnp.repeat(x, 2, 0) for x in (tokens, positions, segments)), model.init_cache(4, 11))
-    alone, _ = model(token, jnp.repeat(positions[:, -1:], 2, 0) + 1, None, own)
+    shared, _ = forward(model, token, jnp.repeat(positions[:, -1:], 2, 0) + 1, None, cache.repeat(2).grow(3))
+    _, own = forward(model, *(jnp.repeat(x, 2, 0) for x in (tokens, positions, segments)), model.init_cache(4, 11))
+    alone, _ = forward(model, token, jnp.repeat(positions[:, -1:], 2, 0) + 1, None, own)
     chex.assert_trees_all_close(shared, alone, atol=1e-6)
 
 

@@ -60,7 +60,7 @@ def run(model, batch, loss, *, microbatches=1, mesh=None, key=0):
     return jax.jit(step, static_argnums=0)(graphdef, state, NOTHING, batch, jax.random.key(key))
 
 
-@pytest.mark.parametrize("microbatches", [2, 8])
+@pytest.mark.parametrize("microbatches", [2, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LOSSES)
 def test_micro_batches_give_the_update_of_one_batch(model, name, microbatches):
     batch = off_policy_batch()

@@ -101,6 +101,7 @@ def test_a_mesh_gives_the_update_of_one_device(mesh):
     np.testing.assert_allclose(metrics["loss/total"], want["loss/total"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_scan_and_remat_and_an_untied_head_take_the_same_loss_down():
     for change in ({"scan": True, "remat": "full"}, {"remat": "dots"}, {"tied": False, "qkv_bias": True}):
         setup = setup_on(model=dataclasses.replace(MODEL, **change))
