@@ -72,7 +72,9 @@ smoke = dataclasses.replace(
 paper = dataclasses.replace(
     tiny,
     name="entropy_mechanism_paper",
-    # Qwen2.5-7B. Its weights and tokenizer are read from a checkpoint folder once importing them is supported.
+    # The sizes of Qwen2.5-7B, so that it can be planned anywhere: maypole plan entropy_mechanism:paper --topology v5p:4x4x4
+    # To train it: model=Pretrained(path=..., scan=True, remat="full", dtype="bfloat16") and tokenizer=HFTokenizer(path=...)
+    # with the folder of the checkpoint.
     model=DecoderConfig(
         vocab_size=152_064,
         dim=3584,

@@ -9,6 +9,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 __all__ = ["Array", "Computation", "Instruction", "Module", "arrays_of"]
 
@@ -276,6 +277,9 @@ def _closing(text: str, start: int) -> int:
     return len(text)
 
 
+_ROOT = f"{Path(__file__).resolve().parents[1]}/"
+
+
 def _source_lines(header: Sequence[str]) -> dict[int, str]:
     """The tables at the head of the text: stack frame -> location -> file and line."""
     files: dict[int, str] = {}
@@ -283,7 +287,10 @@ def _source_lines(header: Sequence[str]) -> dict[int, str]:
     frames: dict[int, str] = {}
     for line in header:
         if found := re.match(r'(\d+) "(.*)"$', line):
-            files.setdefault(int(found[1]), found[2])  # the function names that follow have numbers of their own
+            # Ours are named as in the repository, whatever folder that is in.
+            files.setdefault(
+                int(found[1]), found[2].removeprefix(_ROOT)
+            )  # the function names that follow have numbers of their own
         elif found := re.match(r"(\d+) \{file_name_id=(\d+) .*?\bline=(\d+)", line):
             places[int(found[1])] = f"{files.get(int(found[2]), '?')}:{found[3]}"
         elif found := re.match(r"(\d+) \{file_location_id=(\d+)", line):
