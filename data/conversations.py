@@ -97,7 +97,9 @@ class ConversationFile:
             UserError: no file, a record that cannot be read (with its line), or nothing left to train on.
         """
         if self.max_examples is not None and self.max_examples < 1:
-            raise UserError(f"data.max_examples={self.max_examples} reads nothing. Use 1 or more, or None to read all.")
+            raise UserError(
+                f"data.source.max_examples={self.max_examples} reads nothing. Use 1 or more, or None to read all."
+            )
         kept: list[Conversation] = []
         dropped: collections.Counter[str] = collections.Counter()
         for number, (where, row) in enumerate(rows(self.path, self.split)):
@@ -127,8 +129,8 @@ class ConversationFile:
         if missing:
             raise UserError(
                 f"{where} has no field {self.messages!r}, nor {' and '.join(map(repr, missing))}. "
-                f"Found: {', '.join(map(repr, row)) or 'nothing'}. Name your columns with data.messages=, or data.prompt= and "
-                "data.completion=."
+                f"Found: {', '.join(map(repr, row)) or 'nothing'}. Name your columns with data.source.messages=, or "
+                "data.source.prompt= and data.source.completion=."
             )
         prompt, completion = row[self.prompt], row[self.completion]
         if isinstance(prompt, str) and isinstance(completion, str):
@@ -163,7 +165,7 @@ class ConversationFile:
         if not isinstance(role, str):
             raise UserError(
                 f"{where} has no text {self.role!r}. Found: {', '.join(map(repr, message)) or 'nothing'}. "
-                "Name the keys of your messages with data.role= and data.content= (ShareGPT: from and value)."
+                "Name the keys of your messages with data.source.role= and data.source.content= (ShareGPT: from and value)."
             )
         if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
             content = "".join(str(part.get("text", "")) for part in content)
@@ -173,7 +175,7 @@ class ConversationFile:
             given = f"is {content!r:.60}, which is not a text" if content is not None else "is missing"
             raise UserError(
                 f"{where}: {self.content!r} {given}. Found: {', '.join(map(repr, message)) or 'nothing else'}. Write a text, or "
-                "name the keys of your messages with data.role= and data.content= (ShareGPT: from and value)."
+                "name the keys of your messages with data.source.role= and data.source.content= (ShareGPT: from and value)."
             )
         result = {"role": self.roles.get(role, role), "content": content, **message}
         try:
@@ -209,8 +211,8 @@ def _nothing_to_learn(conversation: Conversation) -> str | None:
         return "with train: false on every assistant turn"
     if not any(turn["content"].strip() or turn.get("tool_calls") for turn in learnt):
         return "with empty assistant turns only"
-    if len(turns) == 1 and conversation.messages[0]["role"] == "assistant":
-        return "that begin with their only assistant turn"
+    if len(learnt) == 1 and learnt[0] is conversation.messages[0]:
+        return "that begin with their only turn to learn"
     return None
 
 
@@ -224,8 +226,8 @@ def split_heldout(
     left_out = dict(dropped or {})
     if heldout < 0 or heldout >= len(conversations):
         raise UserError(
-            f"data.heldout={heldout} of {len(conversations)} conversations leaves nothing to train on. "
-            f"Use data.heldout={max(len(conversations) // 10, 0)}."
+            f"data.source.heldout={heldout} of {len(conversations)} conversations leaves nothing to train on. "
+            f"Use data.source.heldout={max(len(conversations) // 10, 0)}."
         )
     digests = [conversation.digest for conversation in conversations]
     chosen = set(sorted(set(digests))[:heldout])
@@ -241,6 +243,6 @@ def split_heldout(
         left_out["that are copies of held-out ones"] = copies
     if not train:
         raise UserError(
-            f"data.heldout={heldout} leaves nothing to train on: the conversations are copies of each other."
+            f"data.source.heldout={heldout} leaves nothing to train on: the conversations are copies of each other."
         )
     return Conversations(train=tuple(train), heldout=tuple(kept.values()), dropped=left_out)

@@ -44,7 +44,7 @@ def rows(path: str, split: str = "train") -> Iterator[tuple[str, Mapping[str, An
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path) and local.suffix not in _FILES:
         yield from _hub(path, split)
     else:
-        raise UserError(f"data.path={path!r}: there is no such file in {Path.cwd()}. Check the path.")
+        raise UserError(f"data.source.path={path!r}: there is no such file in {Path.cwd()}. Check the path.")
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -78,8 +78,8 @@ def _hub(path: str, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"data.path={path!r} is no file or folder in {Path.cwd()}, and as a data set of the Hugging Face hub it cannot be read "
-            f"(split {split!r}): {first} Check the path; for the hub, the name, data.split= and the network."
+            f"data.source.path={path!r} is no file or folder in {Path.cwd()}, and as a data set of the Hugging Face hub it cannot "
+            f"be read (split {split!r}): {first} Check the path; for the hub, the name, data.source.split= and the network."
         ) from error
     for number, row in enumerate(dataset, start=1):
         yield f"{path}[{split}]:{number}", row  # pyright: ignore[reportReturnType]  # a split holds dictionaries

@@ -60,7 +60,9 @@ class StdlibDocs:
             UserError: settings that leave nothing, or a Python without its sources.
         """
         if self.heldout_every < 2:
-            raise UserError(f"data.heldout_every={self.heldout_every} leaves nothing to train on. Use 2 or more.")
+            raise UserError(
+                f"data.source.heldout_every={self.heldout_every} leaves nothing to train on. Use 2 or more."
+            )
         root = Path(sysconfig.get_paths()["stdlib"])
         train: list[Conversation] = []
         heldout: list[Conversation] = []
@@ -88,8 +90,9 @@ class StdlibDocs:
             )
         if not train or not heldout:
             raise UserError(
-                f"data.max_question={self.max_question} and data.max_answer={self.max_answer} leave {len(train)} pairs to train on "
-                f"and {len(heldout)} held out, of {found}. Use data.max_question=70 and data.max_answer=100."
+                f"data.source.max_question={self.max_question} and data.source.max_answer={self.max_answer} leave {len(train)} "
+                f"pairs to train on and {len(heldout)} held out, of {found}. "
+                "Use data.source.max_question=70 and data.source.max_answer=100."
             )
         left_out = {reason: count for reason, count in dropped.items() if count}
         result = Conversations(train=tuple(train), heldout=tuple(heldout), dropped=left_out)

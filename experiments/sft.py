@@ -2,7 +2,7 @@
 
 maypole run sft                          a byte-level model learns what functions of the standard library do; two CPU cores, minutes
 maypole run sft:lora                     the same with adapters on random weights, to see the parts work
-maypole run sft --data.source.path chats.jsonl          (in a config of your own with ConversationFile)
+docs/models.md shows a config for conversations of your own.
 
 `paper` is Qwen2.5-7B on 16 chips with the recipe most chat models of 2025 used: AdamW at 1e-5, packed rows, loss on the
 assistant's tokens. It is checked with: maypole plan sft:paper --topology v5p:2x2x4

@@ -4,6 +4,7 @@ Exit codes: 0 it fits; 3 it does not, and a command that does is printed if one 
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import shlex
@@ -176,11 +177,11 @@ def _remedies(
     console: "Console",
 ) -> list[dict[str, object]]:
     """Try what the experiment proposes, one after the other; say the first command that fits."""
-    from framework.plan import Plannable
+    from framework.mesh import MeshConfig
 
-    assert isinstance(config, Plannable)
     failing = [program.name for program in plan.programs if not program.fits]
-    proposed = list(config.remedies(failing))
+    filled = dataclasses.replace(config, mesh=MeshConfig(**plan.mesh))  # without -1: remedies count devices  # pyright: ignore[reportArgumentType]
+    proposed = list(filled.remedies(failing))
     tried: list[dict[str, object]] = []
     for number, remedy in enumerate(proposed[: options.tries], 1):
         words = shlex.join(remedy)

@@ -287,7 +287,7 @@ def _discard(run: RunDir) -> bool:
     A file that maypole does not know stays, and the folder with it.
     """
     known = (*RUN_FILES, "lock", "tokenizer.json")
-    items = list(run.path.iterdir())
+    items = [item for item in run.path.iterdir() if item.name != "tokenizer"]  # a folder that comes before training
     written = any(p.is_file() and p.stat().st_size for item in items if item.is_dir() for p in item.rglob("*"))
     if written or any(item.is_file() and item.name not in known for item in items):
         return False

@@ -8,8 +8,10 @@ with joined(cluster, words=("run", "mine.py"), share=lambda: "runs/a", again=lam
 """
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -28,6 +30,7 @@ __all__ = [
     "NotJoined",
     "agree",
     "agree_on_signal",
+    "check_same",
     "fetch",
     "host_name",
     "is_main",
@@ -86,6 +89,25 @@ def agree(value: T) -> T:
         _roll.tell(value)
         return value
     return cast(Member, _roll).hear()
+
+
+def check_same(what: str, mine: str) -> None:
+    """Refuse to go on where this process has another `what` than process 0: a run of different data ends in a hang.
+
+    Raises:
+        UserError: in the process that differs; the others are told by its end.
+    """
+    theirs = agree(mine)
+    if theirs != mine:
+        raise UserError(
+            f"Process {process_id()} has other {what} than process 0 ({mine} there is {theirs}). "
+            "Every host must read the same files with the same versions; give a path in the shared folder."
+        )
+
+
+def repr_digest(value: object) -> str:
+    """A few letters that differ where two values print differently."""
+    return f"digest {hashlib.sha256(repr(value).encode()).hexdigest()[:12]}"
 
 
 def on_main(make: Callable[[], T]) -> T:
@@ -172,7 +194,10 @@ def joined(
         processes=cluster.processes,
         host=host_name(),
         words=tuple(words),
-        versions={name: importlib.metadata.version(name) for name in ("maypole", "jax", "jaxlib")},
+        versions={
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("maypole", "jax", "jaxlib")},
+        },
     )
     kind = Leader if cluster.process_id == 0 else Member
     roll = kind(

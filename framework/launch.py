@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from framework.chips import Topology as PlannedTopology
 from framework.errors import UserError
 
 __all__ = ["TARGETS", "Job", "Slice", "check_mesh", "parse_topology", "render"]
@@ -64,6 +65,7 @@ def parse_topology(text: str) -> Slice:
             f"--topology {text!r}: a {name} slice has {generation.dims} dimensions, for example "
             f"{name}:{'x'.join(['4'] * generation.dims)}."
         )
+    PlannedTopology.parse(text)  # the shapes and sizes there are
     chips = math.prod(int(size) for size in shape.split("x"))
     one_host = chips <= generation.one_host
     if not one_host and chips % _CHIPS_PER_HOST:
@@ -200,10 +202,12 @@ def check_mesh(config: object, devices: int) -> None:
     if not dataclasses.is_dataclass(mesh) or isinstance(mesh, type):
         return
     sizes = {field.name: getattr(mesh, field.name) for field in dataclasses.fields(mesh)}
+    shown = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    if list(sizes.values()).count(-1) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise UserError(f"mesh {shown} is not a mesh. Use sizes of 1 or more, and -1 for at most one axis.")
     product = math.prod(size for size in sizes.values() if size != -1)
     good = devices % product == 0 if -1 in sizes.values() else product == devices
     if not good:
-        shown = ", ".join(f"{name}={size}" for name, size in sizes.items())
         raise UserError(
             f"The experiment's mesh ({shown}) takes {product} device{'s' if product > 1 else ''}, and there are {devices}. "
             f"Add --mesh.fsdp -1 (weights split over all of them) or --mesh.data -1 (a copy of the weights on each)."

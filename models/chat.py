@@ -128,7 +128,8 @@ class ChatTemplate:
                 f"{_shown(parts[changed].text, at)} becomes {_shown(whole.text, at)}. Use history='split' to learn every turn "
                 "as it is sampled, or history='last' to learn the last turn only."
             )
-        chosen = turns if history == "split" else turns[-1:]
+        # Nothing was changed if only letters at a border made single examples of the turns: then all of them are learnt.
+        chosen = turns[-1:] if history == "last" and changed is not None else turns
         examples = (self._example(messages[: i + 1], [i], parts, tools) for i in chosen)
         return [example for example in examples if example is not None]
 

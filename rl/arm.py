@@ -9,7 +9,7 @@ from flax import nnx
 
 from framework.checkpoint import Checkpoints
 from framework.console import Console
-from framework.distributed import agree, fetch
+from framework.distributed import agree, check_same, fetch, repr_digest
 from framework.inference import Engine
 from framework.loop import fit
 from framework.mesh import jit_on, put_batch
@@ -71,6 +71,7 @@ def run_arm(
         donate_argnums=0,
     )
     stream = setup.questions.train(seed=config.seed, batch=roll.prompts)
+    check_same("questions", repr_digest([stream[0], setup.heldout]))
     rows = roll.prompts * roll.samples // updates_a_step
 
     def step_fn(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:

@@ -8,7 +8,8 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import optax
@@ -111,7 +112,13 @@ class GRPO:
         tokenizer = self._build_tokenizer(model.config, questions)
         if isinstance(questions, BoundedQuestions):  # a file can be read to its end; generated questions cannot
             room = roll.max_new_tokens if self.warm_start.steps else 2**31  # else no worked response is read
-            questions.check_lengths(tokenizer.encode, max_prompt=roll.max_prompt, max_new_tokens=room)
+
+            def encode(
+                text: str,
+            ) -> list[int]:  # a response has no start tokens: it may be refused for want of their place
+                return [*tokenizer.start_ids, *tokenizer.encode(text)]
+
+            questions.check_lengths(encode, max_prompt=roll.max_prompt, max_new_tokens=room)
         return Setup(
             model=model,
             questions=questions,
@@ -219,7 +226,9 @@ class GRPO:
     def optimizer_of(self, stage: str) -> optax.GradientTransformation:
         """The optimizer of the warm start or of an arm; a schedule without an end of its own ends with the stage."""
         if stage == WARM_START:
-            return self.warm_start.optimizer.build(self.warm_start.steps or 2**31)  # without steps no rate is ever used
+            return self.warm_start.optimizer.build(
+                self.warm_start.steps or 2**31 - 1
+            )  # without steps no rate is ever used
         arm = next((arm for arm in self.arms if arm.name == stage), None)
         own, updates = (None, None) if arm is None else (arm.optimizer, arm.updates)
         return (own or self.optimizer).build(self.steps * (updates or self.rollout.updates))
@@ -275,6 +284,11 @@ class GRPO:
     def policy(self, stage: StageDir) -> Policy:
         """Generate text from a stage's newest checkpoint."""
         return StagePolicy(self.build(), self.optimizer_of(stage.name), stage)
+
+    def export(self, stage: StageDir, folder: Path, *, dtype: Literal["bfloat16", "float32"], shard_size: int) -> None:
+        """Write the policy of the stage's newest checkpoint in Hugging Face format, adapters merged, with its tokenizer."""
+        policy = StagePolicy(self.build(), self.optimizer_of(stage.name), stage)
+        policy.export(folder, dtype=dtype, shard_size=shard_size)
 
     def engine_config(self, tokenizer: LanguageTokenizer | None = None) -> EngineConfig:
         """Shapes of rollouts and evaluations: groups share a prefill, greedy answers go one by one.

@@ -79,8 +79,10 @@ def policy_step(
         grads, metrics, gap, _ = gradients(0)
     else:
         shapes = jax.eval_shape(gradients, 0)[:3]
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        # In float32 whatever the parameters are kept in: a sum of bfloat16 would lose the last parts.
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), shapes)
         (grads, metrics, gap), logp = jax.lax.scan(add, zeros, jnp.arange(microbatches))
+        grads = jax.tree.map(lambda grad, x: grad.astype(x.dtype), grads, state.params)
         pick_metrics = pick_metrics or pick(batch, whole(logp), key)[1]
     state, norms = state.apply(grads, tx)
     return state, metrics | pick_metrics | norms | {"sampler/logp_gap_max": gap}

@@ -1,7 +1,9 @@
-"""Text in, text out, from a stage's newest checkpoint."""
+"""A policy from a stage's newest checkpoint: text in, text out, and its export."""
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import jax
 import optax
@@ -11,6 +13,7 @@ from framework.checkpoint import Checkpoints
 from framework.errors import UserError
 from framework.inference import Engine, Request
 from framework.rundir import StageDir
+from models.decoder import save_hf
 from rl.setup import Setup
 
 __all__ = ["StagePolicy"]
@@ -28,15 +31,10 @@ class StagePolicy:
         self, prompts: Sequence[str], *, samples: int, temperature: float, max_tokens: int, seed: int
     ) -> list[list[str]]:
         """`samples` continuations of each prompt. Raises UserError without a checkpoint or for a prompt that is too long."""
-        restored = Checkpoints(self.stage.checkpoints_path).restore_latest(self.setup.model.abstract_state(self.tx))
-        if restored is None:
-            raise UserError(
-                f"{self.stage.path} has no finished checkpoint yet. Wait for one, or choose another with --stage."
-            )
-        step, state, _ = restored
-        _, frozen = self.setup.model.init()
-        weights = nnx.merge_state(state.params, frozen)  # pyright: ignore[reportArgumentType]
-        encoded = [self.setup.tokenizer.encode(prompt) for prompt in prompts]
+        trained, frozen, step = self._weights()
+        weights = nnx.merge_state(trained, frozen)
+        tokenizer = self.setup.tokenizer
+        encoded = [[*tokenizer.start_ids, *tokenizer.encode(prompt)] for prompt in prompts]
         config = dataclasses.replace(  # shapes of what is asked for here, not those of the training run
             self.setup.engine_config,
             rows=max(min(len(prompts), 16) * samples, 1),
@@ -57,7 +55,24 @@ class StagePolicy:
             for i, prompt in enumerate(encoded)
         ]
         texts = [
-            self.setup.tokenizer.decode(completion.tokens.tolist())
+            tokenizer.decode(completion.tokens.tolist())
             for completion in engine.generate(requests, jax.random.key(seed))
         ]
         return [texts[i * samples : (i + 1) * samples] for i in range(len(prompts))]
+
+    def export(self, folder: Path, *, dtype: Literal["bfloat16", "float32"], shard_size: int) -> None:
+        """Write the model in Hugging Face format, adapters merged, with its tokenizer."""
+        trained, frozen, _ = self._weights()
+        model = self.setup.model.plain(trained, frozen)
+        save_hf(model, folder, tokenizer=self.setup.tokenizer, dtype=dtype, shard_size=shard_size)
+
+    def _weights(self) -> tuple[nnx.State, nnx.State, int]:
+        """(trained, frozen, step): the trained ones from the newest checkpoint, the frozen ones from where the run took them."""
+        restored = Checkpoints(self.stage.checkpoints_path).restore_latest(self.setup.model.abstract_state(self.tx))
+        if restored is None:
+            raise UserError(
+                f"{self.stage.path} has no finished checkpoint yet. Wait for one, or choose another with --stage."
+            )
+        step, state, _ = restored
+        _, frozen = self.setup.model.init()
+        return state.params, frozen, step  # pyright: ignore[reportReturnType]

@@ -62,7 +62,7 @@ def respond(
     Raises:
         UserError: a question longer than the engine's prompts.
     """
-    prompts = [tokenizer.encode(question.question) for question in questions]
+    prompts = [[*tokenizer.start_ids, *tokenizer.encode(question.question)] for question in questions]
     longest, room = max(map(len, prompts)), max(engine.config.prompt_buckets)
     if longest > room:
         raise UserError(

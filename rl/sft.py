@@ -87,6 +87,8 @@ class SFT:
     """An average of the weights over the steps, used for evaluation, generation and export; None: the weights themselves."""
     evaluation: SFTEvaluation = SFTEvaluation()
     """Held-out loss and answers."""
+    plain_prompts: bool = False
+    """`maypole generate` continues a prompt as it stands, as data of prompt and completion texts wants it; False: as a chat."""
     mesh: MeshConfig = MeshConfig()
     """Devices; the default uses one."""
     checkpoint_every: int = 200
@@ -159,12 +161,13 @@ class SFT:
 
     def total_steps(self, data: TokenData) -> int:
         """Optimizer steps of the run."""
-        return self.steps or max(1, math.ceil(self.epochs * data.epoch_steps))
+        return self.steps or max(1, math.ceil(round(self.epochs * data.epoch_steps, 6)))
 
     def run(self, run: RunDir) -> None:
         """Start or continue."""
         setup = self.build()
         tokenizer = self.build_tokenizer(setup.config)
+        setup.abstract_state(self.stored_optimizer())  # what cannot be trained says so before the data is read
         data = self.data.build(tokenizer, rows=self.rows, length=self.length, seed=self.seed, say=_say)
         steps = self.total_steps(data)
         tx = self.optimizer.build(steps)
@@ -191,7 +194,7 @@ class SFT:
 
     def stored_optimizer(self) -> optax.GradientTransformation:
         """For reading checkpoints, whose arrays do not depend on how long the schedule was."""
-        return self.optimizer.build(self.steps or 2**31)
+        return self.optimizer.build(self.steps or 2**31 - 1)
 
     def policy(self, stage: StageDir) -> Policy:
         """Answer prompts from the stage's newest checkpoint, as a chat with one question."""

@@ -23,7 +23,7 @@ def sft_programs(config: "SFT", mesh: Mesh) -> list[Program]:
     """The training step. Sizes of a pretrained model are read from its config.json; weights are not."""
     setup = config.build(mesh)
     model = setup.config
-    tx = config.optimizer.build(config.steps or 2**31)
+    tx = config.optimizer.build(config.steps or 2**31 - 1)
     shape = (config.rows, config.length)
     place = sharding(mesh, "batch", None)
     dtypes = (jnp.int32, jnp.int32, jnp.int32, jnp.float32)

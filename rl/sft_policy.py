@@ -25,7 +25,7 @@ __all__ = ["SFTPolicy", "export_stage"]
 
 @dataclasses.dataclass(frozen=True)
 class SFTPolicy:
-    """Implements `framework.experiment.Policy`: every prompt is the first message of a chat."""
+    """Implements `framework.experiment.Policy`: every prompt is the first message of a chat, or continued as it stands."""
 
     config: "SFT"
     stage: StageDir
@@ -42,7 +42,10 @@ class SFTPolicy:
     ) -> list[list[str]]:
         """`samples` answers to each prompt. Raises UserError without a checkpoint."""
         setup, tokenizer, weights, step = self._loaded
-        encoded = [tokenizer.chat.prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
+        if self.config.plain_prompts:
+            encoded = [[*tokenizer.start_ids, *tokenizer.encode(prompt)] for prompt in prompts]
+        else:
+            encoded = [tokenizer.chat.prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
         config = dataclasses.replace(
             self.config.engine_config(tokenizer),
             rows=max(min(len(prompts), 16) * samples, 1),

@@ -1,6 +1,8 @@
 """The one stage of supervised fine-tuning: steps, held-out loss, and a few answers to look at."""
 
 import functools
+import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,7 +14,7 @@ from flax import nnx
 from framework.batch import TokenBatch
 from framework.checkpoint import Checkpoints
 from framework.console import Console
-from framework.distributed import agree, fetch
+from framework.distributed import agree, check_same, fetch
 from framework.inference import Engine, Request
 from framework.loop import fit
 from framework.mesh import jit_on, put_batch
@@ -45,6 +47,7 @@ def run_stage(
     """Train (or continue); a finished stage goes on if the config has more steps now."""
     if agree(stage.done and stage.summary["steps"] >= steps):
         return
+    check_same("training data", _digest([data.train[0], *data.heldout], steps))
     with console.status("reading or making the weights"):
         trained, frozen = setup.init()
         state = setup.new_state(trained, tx)
@@ -60,6 +63,10 @@ def run_stage(
         setup.mesh, functools.partial(budget.counted(step, "training step"), setup.graphdef), donate_argnums=0
     )
     evaluator = _Evaluator(config, setup, data, tokenizer, frozen)
+    if evaluator.answers < min(config.evaluation.answers, len(data.heldout)):
+        console.print(
+            f"{evaluator.answers} held-out questions fit in evaluation.max_prompt={config.evaluation.max_prompt} tokens and are answered."
+        )
     described = dict(data.metrics())
 
     def step_fn(state: TrainState, index: int) -> tuple[TrainState, dict[str, float]]:
@@ -89,6 +96,14 @@ def run_stage(
     stage.mark_done({"steps": steps, "traces": budget.traces("training step")})
 
 
+def _digest(batches: Sequence[TokenBatch], steps: int) -> str:
+    """A few letters that tell whether two hosts read the same data."""
+    content = hashlib.sha256(str(steps).encode())
+    for batch in batches:
+        content.update(np.ascontiguousarray(batch.tokens).tobytes() + np.ascontiguousarray(batch.mask).tobytes())
+    return f"{steps} steps, digest {content.hexdigest()[:12]}"
+
+
 class _Evaluator:
     """Loss on the held-out batches and greedy answers to the first held-out questions."""
 
@@ -97,13 +112,18 @@ class _Evaluator:
     ):
         self._config, self._setup, self._tokenizer, self._frozen = config, setup, tokenizer, frozen
         self._batches = data.heldout
-        self._prompts = [
-            (sample, tokens)
-            for sample, tokens in data.prompts(config.evaluation.answers)
-            if len(tokens) <= config.evaluation.max_prompt
+        wanted, room = config.evaluation.answers, config.evaluation.max_prompt
+        # The first that are short enough, out of ten times as many.
+        self._prompts = [(sample, tokens) for sample, tokens in data.prompts(10 * wanted) if len(tokens) <= room][
+            :wanted
         ]
         self._loss = jit_on(setup.mesh, functools.partial(_summed_loss, setup.graphdef))
         self._engine: Engine | None = None
+
+    @property
+    def answers(self) -> int:
+        """Held-out questions that are answered."""
+        return len(self._prompts)
 
     def __call__(self, state: TrainState, step: int, logger: MetricLogger) -> dict[str, float]:
         params = state.averaged

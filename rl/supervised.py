@@ -56,8 +56,10 @@ def token_step(
         # Interleaved, [M, B / M, ...]: every part has rows of every device.
         split = lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731 - a name for a shape
         add = lambda total, part: (jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(state.params, part)), None)  # noqa: E731
-        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+        # In float32 whatever the parameters are kept in: a sum of bfloat16 would lose the last parts.
+        zeros = (jnp.zeros(()), jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), state.params))
         (total, grads), _ = jax.lax.scan(add, zeros, jax.tree.map(split, (batch, weights)))
+        grads = jax.tree.map(lambda grad, x: grad.astype(x.dtype), grads, state.params)
     state, norms = state.apply(grads, tx)
     return state, {"loss/total": total, "batch/tokens": count} | norms
 

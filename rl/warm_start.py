@@ -7,7 +7,7 @@ from flax import nnx
 
 from framework.checkpoint import Checkpoints
 from framework.console import Console
-from framework.distributed import agree, fetch
+from framework.distributed import agree, check_same, fetch, repr_digest
 from framework.inference import Engine
 from framework.loop import fit
 from framework.mesh import jit_on, put_batch
@@ -60,6 +60,7 @@ def run_warm_start(
     stream = None
     if source.steps:  # without any, the questions need no worked examples
         stream = setup.questions.demonstrations(seed=config.seed, batch=source.batch, noise=source.noise)
+        check_same("demonstrations", repr_digest(stream[0]))
 
     def step_fn(state: TrainState, step: int) -> tuple[TrainState, dict[str, float]]:
         assert stream is not None
@@ -94,7 +95,7 @@ def run_warm_start(
 
 def demonstration_batch(config: "GRPO", tokenizer: LanguageTokenizer, pairs: object) -> PolicyBatch:
     """Worked examples as token arrays; the end token is learnt with the rest."""
-    prompts = [tokenizer.encode(sample.question) for sample, _ in pairs]  # pyright: ignore[reportGeneralTypeIssues]
+    prompts = [[*tokenizer.start_ids, *tokenizer.encode(sample.question)] for sample, _ in pairs]  # pyright: ignore[reportGeneralTypeIssues]
     answers = [[*tokenizer.encode(text), tokenizer.eos_id] for _, text in pairs]  # pyright: ignore[reportGeneralTypeIssues]
     roll = config.rollout
     return make_batch(prompts, answers, prompt_length=roll.max_prompt, response_length=roll.max_new_tokens)

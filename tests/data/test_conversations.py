@@ -101,6 +101,7 @@ def test_what_teaches_nothing_is_left_out_counted_and_said(tmp_path):
         {"messages": [USER, {**ASSISTANT, "train": False}]},
         {"messages": [USER, {**ASSISTANT, "content": "  "}]},
         {"messages": [ASSISTANT, USER]},
+        {"messages": [ASSISTANT, USER, {**ASSISTANT, "train": False}]},
         {"prompt": "a", "completion": ""},
     )
     said: list[str] = []
@@ -111,12 +112,12 @@ def test_what_teaches_nothing_is_left_out_counted_and_said(tmp_path):
         "without an assistant turn": 2,
         "with train: false on every assistant turn": 1,
         "with empty assistant turns only": 1,
-        "that begin with their only assistant turn": 1,
+        "that begin with their only turn to learn": 2,
         "with an empty completion": 1,
     }
     assert len(said) == 1
     assert (
-        "1 conversations to train on, 0 held out; 7 left out: 1 without messages, 2 without an assistant turn"
+        "1 conversations to train on, 0 held out; 8 left out: 1 without messages, 2 without an assistant turn"
         in said[0]
     )
     assert len(tokenise(result.train, TOKENIZER, say=quiet)) == 1
@@ -135,7 +136,10 @@ def test_what_teaches_nothing_is_left_out_counted_and_said(tmp_path):
         ([{"messages": None}], r"Found: 'messages'"),
         ([{"messages": "hi"}], r"a.jsonl:1: 'messages' is 'hi', which is not a list of messages"),
         ([CHAT, {"messages": [USER, "hi"]}], r"a.jsonl:2: message 2 of 'messages' is 'hi'"),
-        ([{"messages": [{"from": "human", "value": "a"}]}], r"has no text 'role'. Found: 'from', 'value'.*data.role="),
+        (
+            [{"messages": [{"from": "human", "value": "a"}]}],
+            r"has no text 'role'. Found: 'from', 'value'.*data.source.role=",
+        ),
         ([{"messages": [{"role": "user", "text": "a"}]}], r"message 1 .*'content' is missing. Found: 'text'"),
         ([{"messages": [{"role": "user", "content": 3}]}], r"'content' is 3, which is not a text"),
         ([{"messages": [{"role": "user", "content": [{"type": "image"}]}]}], r"'content' is \[{'type': 'image'}\]"),
@@ -173,7 +177,9 @@ def test_a_hub_data_set_that_cannot_be_had_is_an_error_that_says_both_ways(monke
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # no network in tests
-    with pytest.raises(UserError, match=r"data.path='nobody/nothing' is no file or folder in .*\(split 'test'\)"):
+    with pytest.raises(
+        UserError, match=r"data.source.path='nobody/nothing' is no file or folder in .*\(split 'test'\)"
+    ):
         read("nobody/nothing", split="test")
 
 
@@ -202,7 +208,7 @@ def test_held_out_conversations_are_the_same_in_any_order_and_never_trained_on()
 
 @pytest.mark.parametrize("heldout", [-1, 10, 11])
 def test_held_out_conversations_must_leave_some_to_train_on(heldout):
-    with pytest.raises(UserError, match=rf"data.heldout={heldout} of 10 .* Use data.heldout=1"):
+    with pytest.raises(UserError, match=rf"data.source.heldout={heldout} of 10 .* Use data.source.heldout=1"):
         split_heldout(numbered(10), heldout)
     with pytest.raises(UserError, match="copies of each other"):
         split_heldout(numbered(1) * 3, 1)

@@ -180,6 +180,8 @@ def test_a_bug_before_anything_was_written_leaves_the_name_free(toy_loop, tmp_pa
     def bug(self, run):
         (run.stage("warm_start").path / "checkpoints").mkdir()
         (run.path / "tokenizer.json").write_text("{}")
+        (run.path / "tokenizer").mkdir()
+        (run.path / "tokenizer/tokenizer.json").write_text("{}")
         raise RuntimeError("a bug")
 
     toy_loop.run_is(bug)

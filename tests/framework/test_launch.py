@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import types
 
 import pytest
 import yaml
@@ -187,6 +188,14 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused_before_the_pod_is_up(ca
     assert code == 2
     assert "takes 1 device, and there are 16. Add --mesh.fsdp -1" in err
     assert launch(capsys, "entropy_mechanism", "--on", "slurm", "--nodes", "2", "--mesh.fsdp", "-1", "--print")[0] == 0
+
+
+@pytest.mark.parametrize("mesh", [{"data": -1, "fsdp": 0}, {"data": -1, "fsdp": -1}, {"fsdp": -2}], ids=str)
+def test_sizes_that_are_no_mesh_are_refused(mesh):
+    from framework.mesh import MeshConfig
+
+    with pytest.raises(UserError, match="is not a mesh"):
+        check_mesh(types.SimpleNamespace(mesh=MeshConfig(**mesh)), 16)
 
 
 def test_a_mesh_of_the_right_size_passes():

@@ -108,6 +108,20 @@ def test_the_command_tries_what_the_experiment_proposes_and_names_the_first_that
     assert "plan_experiment.py:" in saved["programs"][0]["largest_buffers"][0]["source"]
 
 
+def test_remedies_are_asked_for_with_the_devices_that_an_axis_of_minus_one_gets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "--mesh.fsdp",
+        "-1",
+        "--dim",
+        "65536",
+        "--out",
+        "plan.json",
+    ]  # matrices that alone are too large: nothing compiles
+    assert plan_command([str(STACK), "--topology", "v5e:2x4", *words]) == DOES_NOT_FIT
+    assert [tried["fits"] for tried in json.loads(Path("plan.json").read_text())["remedies"]] == [False, False]
+
+
 def test_a_plan_that_fits_is_saved_under_the_names_of_experiment_and_topology(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert plan_command([str(STACK), "--topology", "v5e:2x4", "--rows", "128"]) == 0

@@ -87,6 +87,16 @@ def test_each_learnt_turn_follows_the_very_ids_it_would_be_sampled_from(hf_folde
     assert texts.count("Paris.") == texts.count("Yes, 42 кот.") == 1
 
 
+@pytest.mark.parametrize("history", ["last", "error"])
+def test_no_turn_is_lost_where_only_letters_at_a_border_part_the_turns(hf_folder, history):
+    """The template changes nothing, so what is asked for where it does has no say."""
+    chat = build(hf_folder, "gpt2").chat
+    messages = [CHAT[0], said("assistant", "\n\nParis."), *CHAT[2:]]
+    split, got = chat.encode(messages), chat.encode(messages, history=history)
+    assert len(split) == 2  # else there is no such border
+    assert [example.tokens.tolist() for example in got] == [example.tokens.tolist() for example in split]
+
+
 def test_what_the_tags_mark_is_learnt_as_in_transformers(hf_folder):
     theirs = AutoTokenizer.from_pretrained(hf_folder("marked"))
     (example,) = build(hf_folder, "marked").chat.encode(CHAT)

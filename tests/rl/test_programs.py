@@ -8,16 +8,19 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh
 
+import experiments.sft as sft
 from experiments.entropy_mechanism import all_arms, paper, smoke, tiny
 from framework.chips import Topology
 from framework.errors import UserError
 from framework.inference import Engine, Request
 from framework.mesh import MeshConfig, put_batch
+from framework.optimizer import AdamW
 from framework.overrides import apply_overrides
 from framework.plan import Planner
 from rl.batch import make_batch
 from rl.grpo import GRPO
 from rl.programs import grpo_programs, grpo_remedies
+from rl.sft_plan import sft_programs
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +160,10 @@ def test_rows_limit_what_is_decoded_at_once_and_change_no_token():
     whole, parts = (Engine(model, c.engine_config()).generate(requests, jax.random.key(1)) for c in (smoke, config))
     for a, b in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(a.tokens, b.tokens)
+
+
+def test_a_schedule_without_warm_up_is_planned_also_where_only_the_data_know_its_length():
+    config = dataclasses.replace(sft.smoke, steps=None, optimizer=AdamW(schedule="cosine"))
+    (program,) = sft_programs(config, config.mesh.build())
+    _, metrics = jax.eval_shape(program.fn, *program.args)
+    assert metrics["optimizer/lr"].shape == ()

@@ -13,6 +13,7 @@ from rl.config import Evaluation
 from rl.rewards import RewardBatch
 from rl.rollout import respond
 from rl.timing import Timer
+from rl.warm_start import demonstration_batch
 
 CONFIG = dataclasses.replace(
     smoke,
@@ -93,3 +94,21 @@ def test_a_question_without_room_names_its_task_the_field_and_the_length(setup, 
         UserError, match=r"'riddle' has 20 tokens, but rollout\.max_prompt=12\. Use rollout\.max_prompt=20"
     ):
         ask(setup, engine, questions)
+
+
+def test_prompts_begin_with_the_start_tokens_of_the_tokenizer_in_rollouts_and_worked_examples(setup, engine):
+    class Begins:
+        """A tokenizer as Llama's, which puts a token before every text."""
+
+        start_ids = (1,)
+
+        def __getattr__(self, name):
+            return getattr(setup.tokenizer, name)
+
+    begins = dataclasses.replace(setup, tokenizer=Begins())
+    out = ask(begins, engine)
+    assert [p[0] for p in out.prompts] == [1] * len(out.prompts)
+    assert [p[1:] for p in out.prompts] == [setup.tokenizer.encode(s.question) for s in out.samples]
+    batch = demonstration_batch(CONFIG, begins.tokenizer, [(QUESTIONS[0], "0")])
+    asked = batch.tokens[0, : CONFIG.rollout.max_prompt][batch.segments[0, : CONFIG.rollout.max_prompt] == 1]
+    assert asked.tolist() == [1, *setup.tokenizer.encode(QUESTIONS[0].question)]
