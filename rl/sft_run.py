@@ -65,7 +65,8 @@ def run_stage(
     evaluator = _Evaluator(config, setup, data, tokenizer, frozen)
     if evaluator.answers < min(config.evaluation.answers, len(data.heldout)):
         console.print(
-            f"{evaluator.answers} held-out questions fit in evaluation.max_prompt={config.evaluation.max_prompt} tokens and are answered."
+            f"{evaluator.answers} held-out questions fit in evaluation.max_prompt={config.evaluation.max_prompt} tokens and are "
+            "answered."
         )
     described = dict(data.metrics())
 
