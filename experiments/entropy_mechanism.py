@@ -19,6 +19,7 @@ from framework.experiment import Claim
 from framework.mesh import MeshConfig
 from framework.optimizer import SGD, AdamW
 from models.decoder import DecoderConfig
+from models.decoder.sizes import QWEN25_7B
 from models.tokenizer import ByteTokenizer
 from rl.config import Arm, Evaluation, Rollout, WarmStart
 from rl.grpo import GRPO
@@ -75,22 +76,7 @@ paper = dataclasses.replace(
     # The sizes of Qwen2.5-7B, so that it can be planned anywhere: maypole plan entropy_mechanism:paper --topology v5p:4x4x4
     # To train it: model=Pretrained(path=..., scan=True, remat="full", dtype="bfloat16") and tokenizer=HFTokenizer(path=...)
     # with the folder of the checkpoint.
-    model=DecoderConfig(
-        vocab_size=152_064,
-        dim=3584,
-        layers=28,
-        heads=28,
-        kv_heads=4,
-        head_dim=128,
-        mlp_dim=18_944,
-        rope_theta=1e6,
-        qk_norm=False,
-        qkv_bias=True,
-        tied=False,
-        scan=True,  # compiles one layer and not 28
-        remat="full",
-        dtype="bfloat16",
-    ),
+    model=dataclasses.replace(QWEN25_7B, scan=True, remat="full", dtype="bfloat16"),
     tokenizer=ByteTokenizer(tags=()),
     warm_start=WarmStart(steps=0),
     arms=(

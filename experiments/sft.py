@@ -16,6 +16,7 @@ from data.stdlib_docs import StdlibDocs
 from framework.mesh import MeshConfig
 from framework.optimizer import AdamW
 from models.decoder import DecoderConfig
+from models.decoder.sizes import QWEN25_7B
 from models.hf_tokenizer import HFTokenizer
 from models.lora import LoRA
 from models.tokenizer import CHAT_TAGS, ByteTokenizer
@@ -51,22 +52,7 @@ paper = SFT(
     name="sft_paper",
     # The sizes of Qwen2.5-7B, so that it can be planned anywhere. To train it: model=Pretrained(path=..., dtype="bfloat16",
     # scan=True, remat="full") and tokenizer=HFTokenizer(path=...) with the folder of the checkpoint.
-    model=DecoderConfig(
-        vocab_size=152_064,
-        dim=3584,
-        layers=28,
-        heads=28,
-        kv_heads=4,
-        head_dim=128,
-        mlp_dim=18_944,
-        rope_theta=1e6,
-        qk_norm=False,
-        qkv_bias=True,
-        tied=False,
-        scan=True,
-        remat="full",
-        dtype="bfloat16",
-    ),
+    model=dataclasses.replace(QWEN25_7B, scan=True, remat="full", dtype="bfloat16"),
     tokenizer=HFTokenizer(path="Qwen/Qwen2.5-7B"),
     data=Chats(source=ConversationFile(path="HuggingFaceH4/ultrachat_200k", split="train_sft", heldout=500)),
     rows=128,
