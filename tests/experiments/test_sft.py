@@ -142,6 +142,7 @@ def test_the_export_says_in_transformers_what_generate_says_here(lab, runs, fold
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     question = "three plus four?"
+    runs(variant)
     out = folder / f"exported-{variant}"
     lab.maypole("export", f"runs/{variant}", out, "--dtype", "float32", cwd=folder)
     words = ("--prompt", question, "--temperature", "0", "--max-tokens", "8")
