@@ -29,10 +29,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from _environment import git, hardware
 
 from kernels_pallas.logprob import token_logprobs
 
-ROOT = Path(__file__).resolve().parents[1]
 IMPLS = ("naive", "naive_lean", "chunked")
 LOSSES = ("logp_and_entropy", "logp")
 
@@ -138,20 +138,6 @@ def measure(args: argparse.Namespace, loss: str) -> dict[str, Any]:
     return {"implementations": rows, "chunked_over": ratios}
 
 
-def hardware() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "backend": jax.devices()[0].device_kind,
-    }
-
-
-def git(*args: str) -> str:
-    return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs=2, default=(2, 256), metavar=("B", "T"), help="default 2 256")
@@ -173,7 +159,7 @@ def main() -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": git("rev-parse", "HEAD"),
         "uncommitted": changed.splitlines(),  # the measured files that differ from that commit
-        "hardware": hardware(),
+        "hardware": hardware() | {"backend": jax.devices()[0].device_kind},
         "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxlib": version("jaxlib")},
         "load_average_before": os.getloadavg(),
         "losses": {loss: measure(args, loss) for loss in LOSSES},

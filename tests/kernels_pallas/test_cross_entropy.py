@@ -69,6 +69,7 @@ def test_bfloat16_hidden_states_accumulate_in_float32_and_the_matrix_gradient_st
     np.testing.assert_allclose(
         value, want, rtol=2e-3
     )  # the matrix is rounded to 8 bits: 2**-9, averaged over many tokens
+    # Probabilities and hidden states are rounded to 8 bits before they are multiplied, 2**-9 each, and 256 of them are summed.
     np.testing.assert_allclose(dw, want_dw, atol=0.01 * float(jnp.abs(want_dw).max()))
 
 
