@@ -146,3 +146,21 @@ def test_a_batch_without_a_learnt_token_changes_nothing():
     state, _, metrics = run(setup, empty)
     chex.assert_trees_all_equal(jax.device_get(state.params), jax.device_get(trained))
     assert metrics["loss/total"] == 0
+
+
+def test_micro_batches_of_bfloat16_parameters_are_summed_in_float32():
+    batch = batches(packing=True)[0]
+    setup = setup_on(model=dataclasses.replace(MODEL, layers=1, param_dtype="bfloat16"))
+    trained, frozen = setup.init()
+    sums: list[str] = []
+
+    def step(state, frozen, batch):
+        return token_step(setup.graphdef, state, frozen, batch, tx=TX, microbatches=8)
+
+    with jax.set_mesh(setup.mesh):
+        traced = jax.make_jaxpr(step)(setup.new_state(trained, TX), frozen, put_batch(setup.mesh, batch))
+    for equation in traced.jaxpr.eqns:
+        if equation.primitive.name == "scan":
+            sums += [str(v.aval.dtype) for v in equation.outvars[: equation.params["num_carry"]]]
+    assert len(sums) == 1 + len(jax.tree.leaves(trained))  # the loss and every gradient
+    assert set(sums) == {"float32"}
