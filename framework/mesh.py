@@ -155,13 +155,13 @@ def jit_on(mesh: Mesh, function: Callable[..., Out], **options: Any) -> Callable
     return call
 
 
-def shard_tree(mesh: Mesh, tree: Tree) -> Tree:
+def shard_tree(mesh: Mesh, tree: Tree, *, whole: Sequence[str] = ()) -> Tree:
     """The tree with a NamedSharding for each array: what `out_shardings=` and `jax.device_put` take.
 
     `tree` may be abstract (jax.eval_shape). Parameters say their axes in their own metadata,
-    `nnx.Param(x, logical=("embed", "mlp"))`; what says nothing is replicated.
+    `nnx.Param(x, logical=("embed", "mlp"))`; what says nothing is replicated, and so are axes named in `whole`.
     """
-    return state_lib.rebuild(tree, [_leaf_sharding(mesh, leaf) for leaf in state_lib.leaves(tree)])
+    return state_lib.rebuild(tree, [_leaf_sharding(mesh, leaf, whole) for leaf in state_lib.leaves(tree)])
 
 
 def abstract_tree(mesh: Mesh, tree: Tree) -> Tree:
@@ -175,7 +175,7 @@ def abstract_tree(mesh: Mesh, tree: Tree) -> Tree:
     )
 
 
-def _leaf_sharding(mesh: Mesh, leaf: state_lib.Leaf) -> NamedSharding:
+def _leaf_sharding(mesh: Mesh, leaf: state_lib.Leaf, whole: Sequence[str] = ()) -> NamedSharding:
     shape = np.shape(leaf.value)  # pyright: ignore[reportArgumentType]
     if leaf.logical is None:
         return sharding(mesh)
@@ -184,8 +184,9 @@ def _leaf_sharding(mesh: Mesh, leaf: state_lib.Leaf) -> NamedSharding:
             f"{leaf.name} has {len(shape)} dimensions, {list(shape)}, but logical={leaf.logical} names "
             f"{len(leaf.logical)}. Give one name (or None) for each dimension."
         )
-    check_split(leaf.name, shape, leaf.logical, mesh)
-    return sharding(mesh, *leaf.logical)
+    logical = [None if name in whole else name for name in leaf.logical]
+    check_split(leaf.name, shape, logical, mesh)
+    return sharding(mesh, *logical)
 
 
 def _mesh_axes(logical: str | None) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ __all__ = ["lookup"]
 (_VOCAB,), (_EMBED,), (_BATCH,), (_LENGTH,) = spec("vocab"), spec("embed"), spec("batch"), spec("length")
 
 
-def lookup(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """table [V, D], tokens [B, T] int -> their rows [B, T, D] in `dtype`.
+def lookup(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype, *, along: str | None = "length") -> jax.Array:
+    """table [V, D], tokens [B, T] int -> their rows [B, T, D] in `dtype`. `along` names the axis T; None: not split.
 
     On a mesh a device finds the tokens that its part of the vocabulary has and leaves zeros elsewhere; the sum over `tensor` is
     the row. XLA on its own would make the whole table on every device, and a gradient as large.
@@ -22,11 +22,11 @@ def lookup(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
     mesh = split_mesh()
     if mesh is None:
         return table.astype(dtype)[tokens]
-    check_split("tokens [B, T]", tokens.shape, ("batch", "length"), mesh)
+    check_split("tokens [B, T]", tokens.shape, ("batch", along), mesh)
     check_split("embedding [V, D]", table.shape, ("vocab", "embed"), mesh)
 
     split = mesh.shape[_VOCAB] > 1
-    others = tuple(axis for axis in (*_BATCH, _LENGTH) if axis != _EMBED)
+    others = tuple(axis for axis in (*_BATCH, *([_LENGTH] if along else [])) if axis != _EMBED)
 
     def part(table: jax.Array, tokens: jax.Array) -> jax.Array:
         # Said here, so that the gradient is split along `fsdp` before it is summed over the other axes that split the tokens.
@@ -42,6 +42,6 @@ def lookup(table: jax.Array, tokens: jax.Array, dtype: jnp.dtype) -> jax.Array:
         return jax.lax.psum(found, _VOCAB)  # one device has the row, the others zeros: exact in any type
 
     table_spec = spec("vocab" if split else None, "embed")
-    return jax.shard_map(part, in_specs=(table_spec, spec("batch", "length")), out_specs=spec("batch", "length", None))(
+    return jax.shard_map(part, in_specs=(table_spec, spec("batch", along)), out_specs=spec("batch", along, None))(
         table, tokens
     )

@@ -164,11 +164,8 @@ class GRPO:
         for field in ("prompts", "max_prompt", "max_new_tokens", "updates", "microbatches"):
             if getattr(roll, field) < 1:
                 raise UserError(f"rollout.{field}={getattr(roll, field)} must be at least 1.")
-        least = max(roll.samples, self.evaluation.samples)
-        if roll.rows is not None and roll.rows < least:
-            raise UserError(
-                f"rollout.rows={roll.rows} cannot hold the {least} responses to one question. Use rollout.rows={least} or more."
-            )
+        if roll.rows is not None and roll.rows < 1:
+            raise UserError(f"rollout.rows={roll.rows} must be at least 1, or None for all responses of a step.")
         for updates in self._all_updates():
             if updates < 1:
                 raise UserError(f"An arm has updates={updates}; it must be at least 1, or None for rollout.updates.")
@@ -291,15 +288,14 @@ class GRPO:
         policy.export(folder, dtype=dtype, shard_size=shard_size)
 
     def engine_config(self, tokenizer: LanguageTokenizer | None = None) -> EngineConfig:
-        """Shapes of rollouts and evaluations: groups share a prefill, greedy answers go one by one.
+        """Sizes of rollouts and evaluations.
 
         Without a tokenizer the ids of a ByteTokenizer, which is enough for shapes.
         """
         rows = self.rollout.rows or max(self.rollout.prompts * self.rollout.samples, self.evaluation.samples)
         return EngineConfig(
-            rows=rows,
-            prompt_buckets=(self.rollout.max_prompt,),
-            group_sizes=tuple(sorted({1, self.rollout.samples, self.evaluation.samples})),
+            slots=rows,
+            max_length=self.rollout.max_prompt + self.rollout.max_new_tokens,
             max_new_tokens=self.rollout.max_new_tokens,
             stop_tokens=(TextTokenizer.eos_id,) if tokenizer is None else tokenizer.stop_ids,
             pad_token=TextTokenizer.pad_id if tokenizer is None else tokenizer.pad_id,

@@ -37,9 +37,8 @@ class StagePolicy:
         encoded = [[*tokenizer.start_ids, *tokenizer.encode(prompt)] for prompt in prompts]
         config = dataclasses.replace(  # shapes of what is asked for here, not those of the training run
             self.setup.engine_config,
-            rows=max(min(len(prompts), 16) * samples, 1),
-            prompt_buckets=(max([*self.setup.engine_config.prompt_buckets, *map(len, encoded)]),),
-            group_sizes=(max(samples, 1),),
+            slots=max(min(len(prompts) * samples, 32), 1),
+            max_length=max(map(len, encoded)) + max_tokens,
             max_new_tokens=max_tokens,
         )
         engine = Engine(nnx.merge(self.setup.graphdef, weights), config, mesh=self.setup.mesh)

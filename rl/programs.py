@@ -15,8 +15,10 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from framework.inference.decode import DecodeBatch, decode
-from framework.mesh import batch_shards, sharding
+from framework.inference.decode import Rows, decode, prefill
+from framework.inference.device import WATCH_LINES
+from framework.inference.sampling import Sampling
+from framework.mesh import batch_shards, shard_tree, sharding
 from framework.plan import Program
 from models.decoder import DecoderConfig
 from rl.batch import PolicyBatch
@@ -35,14 +37,13 @@ _START = "warm-start parameters"  # kept for the arms that follow while one is t
 
 
 def grpo_programs(config: "GRPO", mesh: Mesh) -> list[Program]:
-    """Policy step of each arm, entropy on the same tokens afterwards, decoding for training and evaluation, warm start."""
+    """Policy step of each arm, entropy on the same tokens afterwards, prefill and decoding, warm start."""
     config.validate()
     parts = _Parts(config, mesh)
     steps = [parts.policy_step(arm) for arm in _distinct(config)]
     if config.warm_start.steps:
         steps.append(parts.warm_start())
-    sizes = config.engine_config().group_sizes
-    return [*steps, parts.entropy(), *(parts.decode(samples) for samples in sorted(sizes, reverse=True))]
+    return [*steps, parts.entropy(), parts.prefill(), parts.decode()]
 
 
 def _distinct(config: "GRPO") -> list[Arm]:
@@ -149,45 +150,87 @@ class _Parts:
             model_flops=self.forward_flops(rows),
         )
 
-    def decode(self, samples: int) -> Program:
+    def prefill(self) -> Program:
+        """Prompts one after another, as many as the engine takes at once on each device."""
         roll, engine, shards = self.config.rollout, self.config.engine_config(), batch_shards(self.mesh)
-        (length,) = engine.prompt_buckets
-        prompts = math.ceil(max(engine.rows // samples, 1) / shards) * shards
-        rows = prompts * samples
-        fn = functools.partial(
-            decode,
-            self.setup.graphdef,
-            samples=samples,
-            new_tokens=engine.max_new_tokens,
-            stop_tokens=engine.stop_tokens,
-            pad_token=engine.pad_token,
-        )
-        tokens, number = (prompts, length), (prompts,)
-        shapes = (
-            (tokens, jnp.int32),
-            (tokens, jnp.int32),
-            (number, jnp.uint32),
-            (number, jnp.uint32),
-            (number, jnp.float32),
-            (number, jnp.int32),
-        )
-        batch = DecodeBatch(*(self.array(shape, dtype) for shape, dtype in shapes))
-        slots = length + engine.max_new_tokens
-        cache = jax.eval_shape(
-            lambda params: nnx.merge(self.setup.graphdef, params).init_cache(rows, slots), self.whole
-        )
-        optimizer = self.state(self.config.optimizer_of(self.config.arms[0].name)).opt_state
+        size = engine.prefill_lengths[-1]
+        flat = self.array((shards, size), jnp.int32)
         return Program(
-            name=f"decode, {samples} a prompt",
-            fn=fn,
-            args=(self.whole, batch, self.key),
-            kinds=("parameters", "batch", "key"),
-            resident=(("optimizer", optimizer), (_START, self.weights[0])),
-            inside=(("cache", cache),),
-            calls=math.ceil(roll.prompts / prompts) if samples == roll.samples else 0,
-            tokens=rows * engine.max_new_tokens,
-            model_flops=self.decode_flops(prompts, rows, length, engine.max_new_tokens),
+            name="prefill",
+            fn=functools.partial(prefill, self.setup.graphdef),
+            args=(self.generating, flat, flat, flat),
+            kinds=("parameters", "batch", "batch", "batch"),
+            resident=(*self.beside_decoding, ("cache", self.cache)),
+            calls=math.ceil(roll.prompts * roll.max_prompt / (shards * size)),
+            tokens=shards * size,
+            model_flops=shards * size * (2.0 * _block_parameters(self.model))
+            + _attention_flops(self.model, shards * size * roll.max_prompt / 2),
         )
+
+    def decode(self) -> Program:
+        """One compiled call of the engine: some steps for all rows. Without `steps` of its own a row counts as half full."""
+        roll, engine = self.config.rollout, self.config.engine_config()
+        rows, steps = self.slots, engine.decode_steps
+        fn = functools.partial(decode, self.setup.graphdef, steps=steps)
+        line, number = self.array((rows,), jnp.int32), jnp.int32
+        unsigned, real, true = (self.array((rows,), dtype) for dtype in (jnp.uint32, jnp.float32, jnp.bool_))
+        batch = Rows(
+            live=true,
+            token=line,
+            place=line,
+            count=line,
+            limit=line,
+            base=self.array((rows, 2), jnp.uint32),
+            request=unsigned,
+            sample=unsigned,
+            sampling=Sampling(real, line, real, real, line),
+            stops=self.array((rows, engine.max_stop_tokens), jnp.int32),
+            watch=line,
+            top=true,
+        )
+        watch = jax.ShapeDtypeStruct((WATCH_LINES, self.model.vocab_size), jnp.bool_, sharding=sharding(self.mesh))
+        waves = math.ceil(roll.prompts * roll.samples / rows)
+        matrices = 2.0 * (_block_parameters(self.model) + self.model.vocab_size * self.model.dim)
+        seen = roll.max_prompt + roll.max_new_tokens / 2
+        return Program(
+            name="decode",
+            fn=fn,
+            args=(self.generating, self.cache, batch, watch, jax.ShapeDtypeStruct((), number)),
+            kinds=("parameters", "cache", "batch", "batch", "batch"),
+            donate=(1,),
+            resident=self.beside_decoding,
+            calls=waves * math.ceil(roll.max_new_tokens / steps),
+            tokens=rows * steps,
+            model_flops=rows * steps * (matrices + _attention_flops(self.model, seen)),
+        )
+
+    @functools.cached_property
+    def generating(self) -> Any:
+        """The weights as the engine has them: whole along the axis that training splits over fsdp."""
+        shardings = jax.tree.leaves(shard_tree(self.mesh, self.whole, whole=("embed",)))
+        leaves, tree = jax.tree.flatten(self.whole)
+        placed = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s) for x, s in zip(leaves, shardings, strict=True)]
+        return jax.tree.unflatten(tree, placed)
+
+    @property
+    def slots(self) -> int:
+        shards = batch_shards(self.mesh)
+        return math.ceil(self.config.engine_config().slots / shards) * shards
+
+    @functools.cached_property
+    def cache(self) -> Any:
+        slots = self.config.engine_config().cache_lengths[-1]
+        make = lambda params: nnx.merge(self.setup.graphdef, params).init_cache(self.slots, slots)  # noqa: E731
+        place = sharding(self.mesh, "batch", "kv_heads", None, None)
+        shapes = jax.eval_shape(make, self.whole)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+
+    @property
+    def beside_decoding(self) -> tuple[tuple[str, Any], ...]:
+        """The optimizer, the weights that every arm starts from, and those of training where the engine has a copy of its own."""
+        optimizer = self.state(self.config.optimizer_of(self.config.arms[0].name)).opt_state
+        own = (("training parameters", self.whole),) if self.mesh.shape["fsdp"] > 1 else ()
+        return (("optimizer", optimizer), (_START, self.weights[0]), *own)
 
     # --- FLOPs by formula: 2 a parameter and token, and attention over what a token may look at; three times that to train ---
 
@@ -197,12 +240,6 @@ class _Parts:
         length = roll.max_prompt + roll.max_new_tokens
         blocks = 2.0 * _block_parameters(model) * length + _attention_flops(model, length * length / 2)
         return rows * (blocks + 2.0 * model.vocab_size * model.dim * roll.max_new_tokens)
-
-    def decode_flops(self, prompts: int, rows: int, length: int, new: int) -> float:
-        model = self.model
-        prefill = 2.0 * _block_parameters(model) * length + _attention_flops(model, length * length / 2)
-        steps = 2.0 * _block_parameters(model) * new + _attention_flops(model, new * (length + new / 2))
-        return prompts * prefill + rows * (steps + 2.0 * model.vocab_size * model.dim * new)
 
 
 def _block_parameters(model: DecoderConfig) -> int:
@@ -242,6 +279,5 @@ def _less_training(config: "GRPO") -> list[list[str]]:
 
 
 def _fewer_rows(config: "GRPO") -> list[int]:
-    engine = config.engine_config()
-    least = max(engine.group_sizes)
-    return [rows for share in (2, 4, 8, 16) if (rows := engine.rows // share // least * least) >= least]
+    rows = config.engine_config().slots
+    return [rows // share for share in (2, 4, 8, 16) if rows // share >= 1]

@@ -63,7 +63,7 @@ def respond(
         UserError: a question longer than the engine's prompts.
     """
     prompts = [[*tokenizer.start_ids, *tokenizer.encode(question.question)] for question in questions]
-    longest, room = max(map(len, prompts)), max(engine.config.prompt_buckets)
+    longest, room = max(map(len, prompts)), engine.config.max_length - engine.config.max_new_tokens
     if longest > room:
         raise UserError(
             f"A question of task {questions[list(map(len, prompts)).index(longest)].task!r} has {longest} tokens, but "

@@ -184,9 +184,8 @@ class SFT:
     def engine_config(self, tokenizer: LanguageTokenizer) -> EngineConfig:
         """Shapes of the answers to held-out questions."""
         return EngineConfig(
-            rows=max(self.evaluation.answers, 1),
-            prompt_buckets=(self.evaluation.max_prompt,),
-            group_sizes=(1,),
+            slots=max(self.evaluation.answers, 1),
+            max_length=self.evaluation.max_prompt + self.evaluation.max_new_tokens,
             max_new_tokens=self.evaluation.max_new_tokens,
             stop_tokens=tokenizer.stop_ids,
             pad_token=tokenizer.pad_id,

@@ -48,9 +48,8 @@ class SFTPolicy:
             encoded = [tokenizer.chat.prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
         config = dataclasses.replace(
             self.config.engine_config(tokenizer),
-            rows=max(min(len(prompts), 16) * samples, 1),
-            prompt_buckets=(-(-max(map(len, encoded)) // 64) * 64,),
-            group_sizes=(max(samples, 1),),
+            slots=max(min(len(prompts) * samples, 32), 1),
+            max_length=max(map(len, encoded)) + max_tokens,
             max_new_tokens=max_tokens,
         )
         engine = Engine(nnx.merge(setup.graphdef, weights), config, mesh=setup.mesh)

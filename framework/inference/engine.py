@@ -1,10 +1,12 @@
-"""The generation engine: requests in, completions out; one compiled program for each declared shape."""
+"""The generation engine: requests in, completions out, continuously. A finished sample is replaced while the others go on.
 
-import contextlib
+The host knows every row; the device has weights and cache. One round (`step`) seats waiting samples in free slots, reads their
+prompts, and decodes up to `decode_steps` tokens for all in one compiled call.
+"""
+
 import dataclasses
-import functools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence as Many
 from typing import Any
 
 import jax
@@ -13,212 +15,379 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from framework.distributed import fetch
 from framework.errors import UserError
-from framework.inference.decode import DecodeBatch, Decoded, decode
-from framework.inference.types import Completion, LanguageModel, Request
-from framework.mesh import batch_shards, put_batch
-from framework.retrace import TraceBudget
+from framework.inference.book import LOGGED, Book, OnTokens
+from framework.inference.check import check_request
+from framework.inference.config import EngineConfig
+from framework.inference.device import WATCH_LINES, Device
+from framework.inference.schedule import Schedule
+from framework.inference.sequence import Sequence
+from framework.inference.types import (
+    Ask,
+    Completion,
+    QueueFull,
+    Request,
+    Scores,
+    TextDecoder,
+    Ticket,
+    Update,
+)
+from framework.inference.watch import WatchTable
 
-__all__ = ["Engine", "EngineConfig"]
+__all__ = ["Engine", "EngineStats"]
+
+Progress = Callable[[int, int, int], None]
+
+_FORK = 2**31  # numbers of forks begin here, those of samples at 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """Shapes the engine compiles for. One program for each pair of prompt bucket and group size that is used."""
+class EngineStats:
+    """Counters since the engine was made, and what it does now."""
 
-    rows: int = 128
-    """Sequences decoded together, all samples of all prompts counted."""
-    prompt_buckets: tuple[int, ...] = (64,)
-    """Prompt lengths in tokens to pad to; the largest is the longest prompt accepted."""
-    group_sizes: tuple[int, ...] = (1, 8)
-    """Numbers of samples that share one prefill; a request for another number runs as single samples."""
-    max_new_tokens: int = 48
-    """Longest continuation, tokens."""
-    stop_tokens: tuple[int, ...] = (1,)
-    """Token ids that end a continuation."""
-    pad_token: int = 0
-    """Token id of unused places."""
+    slots: int
+    free_slots: int
+    waiting: int  # samples without a slot
+    running: int  # samples with a slot, held ones counted
+    held: int
+    prompt_tokens: int  # read by prefills; a prompt shared by a group counts once
+    generated_tokens: int
+    steps: int  # decode steps
+    live_steps: int  # sum over the steps of the rows that were live
+    calls: int  # compiled decode calls
+    retracted: int  # times that a sample gave its pages back and had to wait again
 
-    def validate(self) -> None:
-        """Raises UserError with the fix where sizes cannot work."""
-        if not self.prompt_buckets or min(self.prompt_buckets) < 1:
-            raise UserError(f"engine.prompt_buckets={self.prompt_buckets} needs at least one length of 1 or more.")
-        if self.max_new_tokens < 1 or self.rows < 1:
-            raise UserError(f"engine.rows={self.rows} and max_new_tokens={self.max_new_tokens} must be at least 1.")
-        if not self.group_sizes or min(self.group_sizes) < 1 or max(self.group_sizes) > self.rows:
-            raise UserError(
-                f"engine.group_sizes={self.group_sizes} must lie between 1 and engine.rows={self.rows}. "
-                f"Use rows={max((*self.group_sizes, 1))}, or smaller groups."
-            )
+    @property
+    def occupancy(self) -> float:
+        """Share of the rows of all decode steps that were live."""
+        return self.live_steps / max(self.steps * self.slots, 1)
 
 
 class Engine:
-    """Generates with the very module that is trained. Weights are passed by reference: no copy between trainer and engine."""
+    """Generates with the very module that is trained. Not for several threads at once.
 
-    def __init__(self, model: nnx.Module, config: EngineConfig, *, mesh: Mesh | None = None):
+    Args:
+        model: the module; see `types.LanguageModel`.
+        mesh: where it runs, which may be another mesh than that of training. None: the default device.
+        tokenizer: for stop texts and the text of completions.
+        ask: looked at after every token, inside the compiled loop; a sample it says yes to waits for `resume`.
+    """
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        config: EngineConfig,
+        *,
+        mesh: Mesh | None = None,
+        tokenizer: TextDecoder | None = None,
+        ask: Ask | None = None,
+    ):
         config.validate()
-        self.config = config
-        self.mesh = mesh
-        self.graphdef, self.params = nnx.split(model)
-        self.vocab_size = _vocab_size(self.graphdef, self.params)
+        self.config, self.mesh = config, mesh
         self.version = 0
-        self.budget = TraceBudget()
-        count = len(config.prompt_buckets) * len({1, *config.group_sizes})
-        counted = self.budget.counted(decode, name="decode", budget=count)
-        self._decode = jax.jit(
-            functools.partial(
-                counted,
-                new_tokens=config.max_new_tokens,
-                stop_tokens=config.stop_tokens,
-                pad_token=config.pad_token,
-            ),
-            static_argnums=0,
-            static_argnames="samples",
+        self._device = Device(model, config, mesh, ask)
+        self._schedule = Schedule(self._device, config)
+        self._watches = WatchTable(WATCH_LINES, self._device.vocab_size)
+        self._book = Book(self._schedule, config, self._watches, tokenizer)
+        self._steps = self._live_steps = self._calls = 0
+
+    # --- state ---
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the model."""
+        return self._device.vocab_size
+
+    @property
+    def budget(self) -> Any:
+        """Counts compilations, see `framework.retrace`."""
+        return self._device.budget
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs; held samples may be there."""
+        return not self._book.news and not self._schedule.busy
+
+    @property
+    def stats(self) -> EngineStats:
+        """Counters."""
+        schedule = self._schedule
+        seated = [seq for seq in schedule.seats if seq is not None]
+        return EngineStats(
+            slots=len(schedule.seats),
+            free_slots=len(schedule.seats) - len(seated),
+            waiting=len(schedule.waiting),
+            running=len(seated),
+            held=sum(seq.state == "held" for seq in seated),
+            prompt_tokens=schedule.prompt_tokens,
+            generated_tokens=self._book.generated,
+            steps=self._steps,
+            live_steps=self._live_steps,
+            calls=self._calls,
+            retracted=schedule.retracted,
         )
 
     def load(self, params: Any, version: int) -> None:
-        """Use these weights from now on. `version` travels with each completion."""
-        self.params, self.version = params, version
+        """Use these weights from now on; `version` travels with each completion.
 
-    def generate(self, requests: Sequence[Request], key: jax.Array) -> list[Completion]:
+        They go from the trainer's devices to the engine's without a copy on the host; where they already lie as the engine needs
+        them, by reference. Samples under way go on with the new weights and the keys and values of the old ones.
+        """
+        self._device.load(params)
+        self.version = version
+        self._schedule.forget()  # prompts of the old weights must not be shared with new samples
+
+    def warmup(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Compile everything now that any request could need. `progress(done, of)` is called after each."""
+        self._schedule.warmup(progress)
+
+    # --- whole batches ---
+
+    def generate(
+        self,
+        requests: Many[Request],
+        key: jax.Array | int,
+        *,
+        on_tokens: OnTokens | None = None,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
         """Continue every request; completions come in the order of the requests, samples of a request side by side.
 
-        On many hosts every process gives the same requests and gets every completion.
+        On many hosts every process gives the same requests and gets every completion. `progress(done, of, tokens)` is called
+        after every round with finished and all samples, and with all new tokens so far.
 
         Raises:
-            UserError: an empty prompt, one longer than the largest bucket, tokens that the model does not have, too many
-                new tokens asked for.
+            UserError: a request that cannot work; nothing is generated.
             FloatingPointError: the model gave NaN or infinite logits.
         """
+        if not self.idle:
+            raise RuntimeError(
+                "generate() was called while other requests run. Finish them with step(), or abort them."
+            )
         for request in requests:
             self._check(request)
-        found: dict[tuple[int, int], Completion] = {}
-        for bucket, samples, batch in self._batches(requests):
-            arrays = self._arrays(batch, bucket, samples)
-            with contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh):
-                decoded = self._decode(self.graphdef, self.params, arrays, key, samples=samples)
-            for index, completion in self._completions(batch, samples, fetch(decoded)):
-                found[index, completion.sample] = completion
-        return [found[i, s] for i, request in enumerate(requests) for s in range(request.samples)]
-
-    def _check(self, request: Request) -> None:
-        longest = max(self.config.prompt_buckets)
-        if not (isinstance(request.id, int | np.integer) and 0 <= request.id < 2**32):
-            raise UserError(
-                f"a request has id={request.id!r}, which cannot name it in the randomness. Use a whole number from 0 to "
-                f"{2**32 - 1}, such as its place in the list."
-            )
-        if not len(request.prompt):
-            raise UserError(
-                f"request {request.id} has an empty prompt. Give at least one token, for example a start tag."
-            )
-        if len(request.prompt) > longest:
-            raise UserError(
-                f"request {request.id} has a prompt of {len(request.prompt)} tokens, but the longest bucket holds {longest}. "
-                f"Shorten the prompt, or set engine.prompt_buckets to include {_round_up(len(request.prompt), 16)}."
-            )
-        self._check_tokens(request)
-        if request.samples < 1:
-            raise UserError(f"request {request.id} asks for {request.samples} samples. Ask for at least 1.")
-        if request.max_tokens is not None and not 1 <= request.max_tokens <= self.config.max_new_tokens:
-            raise UserError(
-                f"request {request.id} asks for max_tokens={request.max_tokens}, but the engine was built for 1 to "
-                f"{self.config.max_new_tokens}. Set engine.max_new_tokens={max(request.max_tokens, 1)}."
-            )
-        if not math.isfinite(request.temperature) or request.temperature < 0:
-            raise UserError(
-                f"request {request.id} has temperature={request.temperature}. Use 0 for greedy, or a positive number."
-            )
-
-    def _check_tokens(self, request: Request) -> None:
+            if request.hold:
+                raise UserError(f"request {request.id} has hold=True, which only works with submit() and step().")
+        before, base = self._book.generated, _base(key)
+        tickets = [self._book.hand_in(r, base, self._check(r), on_tokens) for r in requests]
+        found: dict[tuple[Ticket, int], Completion] = {}
+        total = sum(request.samples for request in requests)
         try:
-            tokens = np.asarray(request.prompt)
-        except ValueError:  # a list of lists of different lengths
-            tokens = np.zeros(0)
-        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            while len(found) < total:
+                for update in self.step():
+                    if update.completion is not None:
+                        if update.completion.finish_reason == "error":
+                            raise FloatingPointError(update.completion.error)
+                        found[update.ticket, update.sample] = update.completion
+                if progress is not None:
+                    progress(len(found), total, self._book.generated - before)
+        finally:
+            if len(found) < total:
+                for ticket in tickets:
+                    self.abort(ticket)
+                self._book.forget(tickets)
+                self._book.news.clear()
+        return [found[t, s] for t, request in zip(tickets, requests, strict=True) for s in range(request.samples)]
+
+    def score(self, texts: Many[Many[int]], *, temperature: float = 1.0) -> list[Scores]:
+        """Log-probability and entropy of every token of each text but its first: teacher forcing, by the training forward.
+
+        Raises:
+            UserError: a text that is empty or longer than `max_length`, tokens that the model does not have, temperature <= 0.
+        """
+        if not temperature > 0:
+            raise UserError(f"score() got temperature={temperature}. Use a positive number.")
+        for number, tokens in enumerate(texts):
+            if not 0 < len(tokens) <= self.config.max_length:
+                raise UserError(
+                    f"text {number} has {len(tokens)} tokens. Give 1 to engine.max_length={self.config.max_length}."
+                )
+            self._check(Request(id=0, prompt=tokens[: self.config.max_length - 1], max_tokens=1))
+        return self._schedule.score(texts, temperature)
+
+    # --- one at a time ---
+
+    def submit(self, request: Request, key: jax.Array | int, on_tokens: OnTokens | None = None) -> Ticket:
+        """Queue a request. `on_tokens` is called with each of its updates at the end of the round that made it.
+
+        Raises:
+            UserError: a request that cannot work.
+            QueueFull: more than `config.max_queue` samples would wait.
+        """
+        limit = self._check(request)
+        room = sum(seq is None for seq in self._schedule.seats)
+        waiting = len(self._schedule.waiting) + request.samples - room
+        if self.config.max_queue is not None and waiting > self.config.max_queue:
+            raise QueueFull(
+                f"{len(self._schedule.waiting)} samples wait, and engine.max_queue={self.config.max_queue}. Try again later."
+            )
+        return self._book.hand_in(request, _base(key), limit, on_tokens)
+
+    def step(self) -> list[Update]:
+        """One round: seat, read prompts, decode once. Returns what is new; nothing when the engine is idle."""
+        schedule = self._schedule
+        if schedule.busy:
+            filled = schedule.fill()
+            if self._watches.changed:
+                self._device.watch(self._watches.table)
+                self._watches.changed = False
+            rows, running = schedule.rows()
+            if running:
+                out = self._device.decode(rows, schedule.enough)
+                self._steps += int(out.steps)
+                self._live_steps += int(out.live_steps)
+                self._calls += 1
+                self._book.take(running, out, self.version)
+            elif not filled and schedule.busy and not self._book.news:
+                held = sum(seq is not None for seq in schedule.seats)
+                raise RuntimeError(
+                    f"{len(schedule.waiting)} samples wait, but {held} held ones take all slots or pages. Release some of them."
+                )
+        news, self._book.news = self._book.news, []
+        for update in news:
+            callback = self._book.callbacks.get(update.ticket)
+            if callback is not None:
+                callback(update)
+        self._book.forget({update.ticket for update in news if update.completion is not None})
+        return news
+
+    def abort(self, ticket: Ticket, sample: int | None = None) -> None:
+        """End a request, or one sample of it, now. The next `step` has the completions, with what there is."""
+        for seq in self._book.tickets.get(ticket, ()):
+            if seq.state != "done" and sample in (None, seq.sample):
+                self._book.end(seq, "abort")
+
+    # --- samples that are held ---
+
+    def resume(
+        self,
+        ticket: Ticket,
+        sample: int,
+        *,
+        token: int | None = None,
+        tokens: Many[int] = (),
+        max_tokens: int | None = None,
+    ) -> None:
+        """Let a held sample go on.
+
+        Args:
+            token: put in the place of its last one (which no cache has seen yet).
+            tokens: added behind, as if it had drawn them; their log-probabilities are nan.
+            max_tokens: at most so many more new tokens; None: what is left of the request's.
+        """
+        seq = self._held(ticket, sample)
+        added = [*([] if token is None else [token]), *tokens]
+        if any(not 0 <= t < self.vocab_size for t in added):
+            raise UserError(f"resume() got tokens {added}, but the model has 0 to {self.vocab_size - 1}.")
+        if token is not None and not seq.tokens:
+            raise UserError("resume() cannot replace a token: this sample has drawn none yet.")
+        self._limit(seq, max_tokens, more=len(tokens))
+        if token is not None:
+            seq.tokens[-1] = int(token)
+        seq.tokens.extend(int(t) for t in tokens)
+        if tokens:
+            nothing = np.full(len(tokens), np.nan, np.float32)
+            seq.log.add(dict.fromkeys(LOGGED, nothing))
+        seq.limit = self._limit(seq, max_tokens)
+        if seq.stream is not None:
+            seq.stream = seq.stream.after(seq.tokens)
+        self._schedule.restart(seq)
+
+    def fork(self, ticket: Ticket, sample: int, count: int, *, max_tokens: int | None = None) -> list[int]:
+        """`count` new samples that go on from where a sample is now, each with randomness of its own; returns their numbers.
+
+        The sample itself stays as it is, held or running. A fork shares its cache; where no slot is free it waits for one.
+        `max_tokens`: at most so many more new tokens; None: what is left of the request's.
+        """
+        seq = self._alive(ticket, sample)
+        if count < 1:
+            raise UserError(f"fork() got count={count}. Use at least 1.")
+        limit = self._limit(seq, max_tokens)
+        siblings = self._book.tickets[ticket]
+        base = _fold(seq.key, _FORK + len(seq.tokens))
+        first = max(other.sample for other in siblings) + 1
+        forks = []
+        for i in range(count):
+            fork = dataclasses.replace(
+                seq,
+                sample=first + i,
+                key=(base, first + i, 0),
+                tokens=seq.tokens.copy(),
+                log=seq.log.copy(),
+                stream=None if seq.stream is None else seq.stream.copy(),
+                limit=limit,
+                ending=None,
+                watch=self._book.watch_line(seq.request),
+                state="waiting",
+                slot=None,
+                filled=0,
+            )
+            if fork.stream is not None and seq.state == "held":
+                fork.stream = fork.stream.after(fork.tokens)
+            forks.append(fork)
+        siblings.extend(forks)
+        self._schedule.fork(seq, forks)
+        return [fork.sample for fork in forks]
+
+    def release(self, ticket: Ticket, sample: int) -> None:
+        """Let go of a held sample: its slot is free. Its completion was given when it ended."""
+        self._book.close(self._held(ticket, sample))
+        self._book.forget([ticket])
+
+    def commit(self, ticket: Ticket, sample: int) -> None:
+        """Keep one sample and let go of all others of its request, without completions for those that still ran."""
+        self._alive(ticket, sample)
+        for seq in self._book.tickets[ticket]:
+            if seq.sample != sample and seq.state != "done":
+                self._book.close(seq)
+
+    # --- inside ---
+
+    def _check(self, request: Request) -> int:
+        return check_request(
+            request, self.config, vocab_size=self.vocab_size, has_text=self._book.tokenizer is not None
+        )
+
+    def _limit(self, seq: Sequence, max_tokens: int | None, more: int = 0) -> int:
+        """Most new tokens in all, `more` of them put in by hand."""
+        room = self.config.max_length - seq.length - more
+        left = seq.limit - len(seq.tokens) - more if max_tokens is None else max_tokens
+        if not 1 <= left <= room:
+            raise UserError(f"This sample can have {room} more tokens, not {left}. Give max_tokens from 1 to {room}.")
+        return len(seq.tokens) + left
+
+    def _alive(self, ticket: Ticket, sample: int) -> Sequence:
+        found = next(
+            (seq for seq in self._book.tickets.get(ticket, ()) if seq.sample == sample and seq.state != "done"), None
+        )
+        if found is None:
+            raise UserError(f"Sample {sample} of request {ticket.request.id} is not there any more, or never was.")
+        return found
+
+    def _held(self, ticket: Ticket, sample: int) -> Sequence:
+        seq = self._alive(ticket, sample)
+        if seq.state != "held":
             raise UserError(
-                f"request {request.id} has a prompt that is not a list of whole numbers: {str(request.prompt)[:80]}. "
-                f"Give token ids from 0 to {self.vocab_size - 1}; a tokenizer makes them from text."
+                f"Sample {sample} of request {ticket.request.id} is {seq.state}, not held. Only a sample that ended by itself and "
+                "whose request has hold=True, or that was asked about, can be resumed or released."
             )
-        if tokens.min() < 0 or tokens.max() >= self.vocab_size:
-            place = int(np.argmax((tokens < 0) | (tokens >= self.vocab_size)))
-            raise UserError(
-                f"request {request.id} has token {tokens[place]} at place {place} of its prompt, but the model has tokens 0 to "
-                f"{self.vocab_size - 1}. Use the tokenizer the model was trained with."
-            )
-
-    def _batches(self, requests: Sequence[Request]) -> Iterator[tuple[int, int, list["_Prompt"]]]:
-        """Split into calls of one shape: (bucket, samples a prompt, prompts of the call)."""
-        queues: dict[tuple[int, int], list[_Prompt]] = {}
-        for i, request in enumerate(requests):
-            bucket = min(b for b in self.config.prompt_buckets if b >= len(request.prompt))
-            samples = request.samples if request.samples in self.config.group_sizes else 1
-            for first in range(0, request.samples, samples):
-                queues.setdefault((bucket, samples), []).append(_Prompt(i, first, request))
-        for (bucket, samples), queue in queues.items():
-            size = self._prompts_per_call(samples)
-            for start in range(0, len(queue), size):
-                yield bucket, samples, queue[start : start + size]
-
-    def _prompts_per_call(self, samples: int) -> int:
-        """At least one a device: prompts are dealt out over the mesh, and places without one are empty rows."""
-        shards = 1 if self.mesh is None else batch_shards(self.mesh)
-        return _round_up(max(self.config.rows // samples, 1), shards)
-
-    def _arrays(self, batch: Sequence["_Prompt"], bucket: int, samples: int) -> DecodeBatch:
-        size = self._prompts_per_call(samples)
-        prompts = np.full((size, bucket), self.config.pad_token, np.int32)
-        segments = np.zeros((size, bucket), np.int32)
-        segments[:, -1] = 1  # an unused row still needs one token to look at
-        ids, offset = np.zeros(size, np.uint32), np.zeros(size, np.uint32)
-        temperature, limit = np.ones(size, np.float32), np.zeros(size, np.int32)
-        for row, entry in enumerate(batch):
-            request = entry.request
-            length = len(request.prompt)
-            prompts[row, bucket - length :] = request.prompt
-            segments[row, bucket - length :] = 1
-            ids[row], offset[row], temperature[row] = request.id, entry.first, request.temperature
-            limit[row] = request.max_tokens or self.config.max_new_tokens
-        arrays = DecodeBatch(*map(jnp.asarray, (prompts, segments, ids, offset, temperature, limit)))
-        return arrays if self.mesh is None else put_batch(self.mesh, arrays)
-
-    def _completions(
-        self, batch: Sequence["_Prompt"], samples: int, decoded: Decoded
-    ) -> Iterator[tuple[int, Completion]]:
-        if not decoded.finite:
-            raise FloatingPointError(
-                f"the model gave NaN or infinite logits while generating (weights version {self.version}). "
-                "The weights are damaged: go back to an earlier checkpoint and lower the learning rate."
-            )
-        for row, prompt in enumerate(batch):
-            for s in range(samples):
-                r = row * samples + s
-                n = int(decoded.length[r])
-                reason = "stop" if decoded.stopped[r] else "length"
-                tokens, logp, entropy = (np.asarray(x[r, :n]) for x in (decoded.tokens, decoded.logp, decoded.entropy))
-                number = prompt.first + s
-                yield prompt.index, Completion(prompt.request.id, number, tokens, logp, entropy, reason, self.version)
+        return seq
 
 
-@dataclasses.dataclass(frozen=True)
-class _Prompt:
-    """A prompt of one call: which request of the caller's list, and the number of its first sample."""
-
-    index: int
-    first: int
-    request: Request
-
-
-def _vocab_size(graphdef: nnx.GraphDef[Any], params: Any) -> int:
-    """From the shape of the output matrix [D, V]; nothing is computed."""
-
-    def unembed(params: Any) -> jax.Array:
-        model: LanguageModel = nnx.merge(graphdef, params)
-        return model.unembed
-
-    return jax.eval_shape(unembed, params).shape[1]
+def _base(key: jax.Array | int) -> np.ndarray:
+    """[2] uint32: the key that the numbers of request and sample are folded into."""
+    if isinstance(key, int | np.integer):
+        key = jax.random.key(key % 2**32, impl="threefry2x32")
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        data = np.asarray(jax.random.key_data(key))
+        return data if data.shape == (2,) else np.asarray(jax.random.bits(key, (2,), np.uint32))
+    return np.asarray(key, np.uint32)
 
 
-def _round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
+def _fold(key: tuple[np.ndarray, int, int], number: int) -> np.ndarray:
+    """The key of a row with one more number folded in, [2] uint32."""
+    base, *numbers = key
+    folded = jax.random.wrap_key_data(jnp.asarray(base), impl="threefry2x32")
+    for n in (*numbers, number):
+        folded = jax.random.fold_in(folded, n)
+    return np.asarray(jax.random.key_data(folded))

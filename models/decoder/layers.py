@@ -9,13 +9,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from framework.mesh import constrain
-from framework.products import einsum32
 from kernels_pallas.attention import attention
+from models.decoder.cache import KVCache
 from models.decoder.config import DecoderConfig
 from models.decoder.rope import apply_rope
 from models.linear import Linear
 
-__all__ = ["MLP", "Attention", "RMSNorm", "attend"]
+__all__ = ["MLP", "Attention", "Cached", "RMSNorm"]
+
+Cached = tuple[KVCache, int, jax.Array]  # the cache, which layer, places [B, T]
 
 
 class RMSNorm(nnx.Module):
@@ -29,22 +31,6 @@ class RMSNorm(nnx.Module):
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
         return (normed * self.scale[...]).astype(x.dtype)
-
-
-def attend(q: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) -> jax.Array:
-    """Attention over a cache. q [B, T, H, h]; keys, values [B, K, S, h]; mask [B, T, S] -> [B, T, H, h].
-
-    The R query heads of a key/value head become rows of one matrix product. Softmax in float32. A query that may look at
-    nothing (padding) gets an even average of the values: finite, and masked by whoever reads it.
-    """
-    batch, length, heads, size = q.shape
-    kv_heads = keys.shape[1]
-    rows = q.reshape(batch, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)  # [B, K, R, T, h]
-    scores = einsum32("bkrth,bksh->bkrts", rows, keys) * size**-0.5
-    scores = jnp.where(mask[:, None, None], scores, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    out = jnp.einsum("bkrts,bksh->bkrth", weights, values)
-    return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, size)
 
 
 class Attention(nnx.Module):
@@ -72,28 +58,26 @@ class Attention(nnx.Module):
         x: jax.Array,
         rope: tuple[jax.Array, jax.Array],
         segment_ids: jax.Array | None,
-        cached: tuple[jax.Array, jax.Array, jax.Array, jax.Array] | None,
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-        """x [B, T, D]; cached = (keys, values, index, mask [B, T, S]) -> (out [B, T, D], (keys, values) [B, K, S, h])."""
+        cached: Cached | None,
+    ) -> tuple[jax.Array, KVCache | None]:
+        """x [B, T, D] -> (out [B, T, D], the cache after the write if there is one)."""
         batch, length, _ = x.shape
         split = lambda y: y.reshape(batch, length, -1, self.config.head_dim)  # noqa: E731 - [B, T, H h] -> [B, T, H, h]
         q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = apply_rope(q, rope), apply_rope(k, rope)
+        along = "length" if cached is None else None
+        q = constrain(q, "batch", along, "heads", None)
+        k, v = (constrain(y, "batch", along, "kv_heads", None) for y in (k, v))
         if cached is None:
-            q = constrain(q, "batch", "length", "heads", None)
-            k, v = (constrain(y, "batch", "length", "kv_heads", None) for y in (k, v))
             impl, context_impl = self.config.attention, self.config.context_impl
             out = attention(q, k, v, segment_ids, window=self.window, impl=impl, context_impl=context_impl)
-            kv = None
+            cache = None
         else:
-            old_keys, old_values, index, mask = cached
-            k, v = (constrain(y, "batch", None, "kv_heads", None) for y in (k, v))
-            keys = jax.lax.dynamic_update_slice(old_keys, k.transpose(0, 2, 1, 3), (0, 0, index, 0))
-            values = jax.lax.dynamic_update_slice(old_values, v.transpose(0, 2, 1, 3), (0, 0, index, 0))
-            out, kv = attend(q, keys, values, mask), (keys, values)
-        return self.o_proj(out.reshape(batch, length, -1)), kv
+            cache, layer, places = cached
+            out, cache = cache.attend(layer, q, k, v, places, self.window)
+        return self.o_proj(out.reshape(batch, length, -1)), cache
 
 
 class MLP(nnx.Module):

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from framework.mesh import constrain
-from models.decoder.cache import Cache
+from kernels_pallas.logprob import token_logprobs
+from models.decoder.cache import FreshCache, KVCache, SlotCache
 from models.decoder.config import DecoderConfig
-from models.decoder.layers import MLP, Attention, RMSNorm
+from models.decoder.layers import MLP, Attention, Cached, RMSNorm
+from models.decoder.paged import PagedCache
 from models.decoder.rope import rope_tables
 from models.lookup import lookup
 
 __all__ = ["Block", "Decoder"]
 
 Rope = tuple[jax.Array, jax.Array]
-Cached = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 _POLICIES: dict[str, Callable[..., bool] | None] = {
     "full": None,
@@ -41,12 +42,12 @@ class Block(nnx.Module):
 
     def __call__(
         self, x: jax.Array, rope: Rope, segment_ids: jax.Array | None, cached: Cached | None
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
-        """x [B, T, D] -> (x [B, T, D], (keys, values) if there is a cache)."""
-        mixed, kv = self.attention(self.attention_norm(x), rope, segment_ids, cached)
+    ) -> tuple[jax.Array, KVCache | None]:
+        """x [B, T, D] -> (x [B, T, D], the cache after the write if there is one)."""
+        mixed, cache = self.attention(self.attention_norm(x), rope, segment_ids, cached)
         x = x + mixed
         x = x + self.mlp(self.mlp_norm(x))
-        return constrain(x, "batch", "length" if cached is None else None, None), kv
+        return constrain(x, "batch", "length" if cached is None else None, None), cache
 
 
 class Decoder(nnx.Module):
@@ -74,23 +75,25 @@ class Decoder(nnx.Module):
         tokens: jax.Array,
         positions: jax.Array,
         segment_ids: jax.Array | None = None,
-        cache: Cache | None = None,
-    ) -> tuple[jax.Array, Cache | None]:
+        cache: KVCache | None = None,
+    ) -> tuple[jax.Array, Any]:
         """Hidden states after the last norm.
 
         Args:
             tokens: [B, T] int32.
             positions: [B, T] int32, the rotary position of each token in its own sequence.
             segment_ids: [B, T] int32; 0 is padding, tokens see only earlier tokens of their own segment. None: no padding.
-            cache: filled slots are seen by every new token; the T new tokens are written at `cache.index`.
-                With a cache, segment ids only tell padding (0) from tokens (not 0).
+            cache: earlier tokens, which every new token sees up to its own position; the new ones are added to it. With a
+                cache, segment ids only tell padding (0) from tokens (not 0), unless it is a `FreshCache`.
 
         Returns:
             hidden [B, T, D] and the cache after the write (None if none was given).
         """
         rope = rope_tables(positions, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling)
         if cache is not None:
-            return self._decode(self.embedding[...].astype(self.config.compute_dtype)[tokens], rope, segment_ids, cache)
+            places = positions if segment_ids is None else jnp.where(segment_ids != 0, positions, -1)
+            x = lookup(self.embedding[...], tokens, self.config.compute_dtype, along=None)
+            return self._decode(x, rope, places, cache)
         x = lookup(self.embedding[...], tokens, self.config.compute_dtype)
         if self.config.scan:
             x = self._scan(x, rope, segment_ids)
@@ -114,23 +117,11 @@ class Decoder(nnx.Module):
         run = self._rematerialised(graphdef)
         return jax.lax.scan(lambda x, layer: (run(layer, x, rope, segment_ids), None), x, state)[0]
 
-    def _decode(self, x: jax.Array, rope: Rope, segment_ids: jax.Array | None, cache: Cache) -> tuple[jax.Array, Cache]:
+    def _decode(self, x: jax.Array, rope: Rope, places: jax.Array, cache: KVCache) -> tuple[jax.Array, KVCache]:
         """Layers unrolled also when they are stacked: a scan that carries the cache would copy it at every step."""
-        batch, length = x.shape[:2]
-        real = jnp.ones((batch, length), bool) if segment_ids is None else segment_ids != 0
-        valid = jax.lax.dynamic_update_slice(cache.valid, real, (0, cache.index))
-        # A slot is not a position (rows are padded on the left), but both grow by one a token: their differences agree.
-        distance = (cache.index + jnp.arange(length))[:, None] - jnp.arange(valid.shape[1])[None, :]
-        keys: list[jax.Array] = []
-        values: list[jax.Array] = []
         for i, block in enumerate(self._each_block()):
-            window = self.config.window(i)
-            near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-            mask = valid[:, None, :] & near[None]
-            x, kv = block(x, rope, segment_ids, (cache.keys[i], cache.values[i], cache.index, mask))
-            keys.append(kv[0])
-            values.append(kv[1])
-        return self.norm(x), Cache(tuple(keys), tuple(values), valid, cache.index + length)
+            x, cache = block(x, rope, None, (cache, i, places))
+        return self.norm(x), cache
 
     def _each_block(self) -> Iterator[Any]:
         if not self.config.scan:
@@ -140,9 +131,21 @@ class Decoder(nnx.Module):
         for i in range(self.config.layers):
             yield nnx.merge(graphdef, jax.tree.map(lambda stacked, i=i: stacked[i], state))
 
-    def init_cache(self, rows: int, slots: int) -> Cache:
+    def init_cache(self, rows: int, slots: int) -> SlotCache:
         """An empty cache for `rows` sequences of at most `slots` tokens."""
-        return Cache.create(self.config, rows, slots)
+        return SlotCache.create(self.config, rows, slots)
+
+    def init_paged(self, rows: int, *, pages: int, page: int, max_pages: int, shards: int = 1) -> PagedCache:
+        """An empty cache in pages of `page` tokens, `pages` of them in each shard, at most `max_pages` a sequence."""
+        return PagedCache.create(self.config, rows=rows, pages=pages, page=page, max_pages=max_pages, shards=shards)
+
+    def fresh_cache(self, segment_ids: jax.Array) -> FreshCache:
+        """For prompts without a past, several in a row [R, N]: attends as training does and keeps keys and values."""
+        return FreshCache((), (), segment_ids, self.config.attention, self.config.context_impl)
+
+    def logprobs(self, hidden: jax.Array, targets: jax.Array, temperature: float = 1.0) -> tuple[jax.Array, jax.Array]:
+        """Log-probability [B, T] of each target [B, T] and the entropy [B, T] in nats, see `kernels_pallas.logprob`."""
+        return token_logprobs(hidden, self.unembed, targets, temperature)
 
     @property
     def unembed(self) -> jax.Array:

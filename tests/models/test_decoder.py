@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from models.decoder import Cache, DecoderConfig
+from models.decoder import DecoderConfig, SlotCache
 
 TINY = DecoderConfig(vocab_size=48, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_dim=48)
 VARIANTS = {
@@ -135,15 +135,33 @@ def test_packed_segments_do_not_see_each_other():
     chex.assert_trees_all_close(packed[:, :9], jnp.concatenate([first, second], 1), atol=1e-5)
 
 
-def test_a_shared_prompt_cache_gives_each_sample_the_same_continuation_as_its_own_prefill():
+def test_a_copied_row_gives_the_continuation_of_its_origin():
     model = build(TINY)
-    tokens, positions, segments = ragged(2, 8, 48)
-    _, cache = forward(model, tokens, positions, segments, model.init_cache(2, 8))
-    token = jnp.array([[3], [4], [5], [6]])
-    shared, _ = forward(model, token, jnp.repeat(positions[:, -1:], 2, 0) + 1, None, cache.repeat(2).grow(3))
-    _, own = forward(model, *(jnp.repeat(x, 2, 0) for x in (tokens, positions, segments)), model.init_cache(4, 11))
-    alone, _ = forward(model, token, jnp.repeat(positions[:, -1:], 2, 0) + 1, None, own)
-    chex.assert_trees_all_close(shared, alone, atol=1e-6)
+    tokens, positions, segments = ragged(4, 8, 48)
+    _, cache = forward(model, tokens, positions, segments, model.init_cache(4, 11))
+    token, places = jnp.array([[3], [4], [5], [6]]), positions[:, -1:] + 1
+    own, _ = forward(model, token, places, None, cache)
+    source, target = jnp.array([[2, 1, 0]]), jnp.array([[0, 3, -1]])  # row 0 takes 2, row 3 takes 1
+    shared, _ = forward(
+        model, token[jnp.array([2, 1, 2, 1])], places[jnp.array([2, 1, 2, 1])], None, cache.copy(source, target)
+    )
+    chex.assert_trees_all_close(shared, own[jnp.array([2, 1, 2, 1])], atol=1e-6)
+
+
+def test_a_flat_prefill_fills_the_rows_as_reading_them_one_by_one_does():
+    model = build(TINY)
+    tokens = ragged(1, 12, 48)[0]
+    segments = jnp.array([[1] * 5 + [2] * 4 + [0] * 3])
+    positions = jnp.array([[*range(5), *range(4), 0, 0, 0]])
+    _, fresh = forward(model, tokens, positions, segments, model.fresh_cache(segments))
+    rows = jnp.array([[2] * 5 + [0] * 4 + [-1] * 3])
+    cache = model.init_cache(3, 8).insert(fresh, rows, positions)
+    for row, start, n in ((2, 0, 5), (0, 5, 4)):
+        part = tokens[:, start : start + n]
+        _, alone = forward(model, part, jnp.arange(n)[None], None, model.init_cache(1, 8))
+        for got, want in zip((*cache.keys, *cache.values), (*alone.keys, *alone.values), strict=True):
+            chex.assert_trees_all_close(got[row], want[0], atol=1e-5)  # other summation order
+    assert not any(x[1].any() for x in (*cache.keys, *cache.values)), "a row that nobody wrote to"
 
 
 def test_every_parameter_names_its_axes_and_the_count_is_right():
@@ -180,7 +198,7 @@ def test_sizes_that_cannot_work_say_what_to_type(change, advice):
 
 
 def test_an_empty_cache_is_made_of_separate_arrays_a_layer():
-    cache = Cache.create(TINY, 3, 5)
+    cache = SlotCache.create(TINY, 3, 5)
     assert len(cache.keys) == TINY.layers
-    assert cache.keys[0].shape == (3, TINY.kv_heads, 5, TINY.head_dim)
-    assert not cache.valid.any()
+    assert cache.keys[0].shape == (3, TINY.kv_heads, TINY.head_dim, 5)
+    assert cache.values[0].shape == (3, TINY.kv_heads, 5, TINY.head_dim)

@@ -1,0 +1,453 @@
+"""Who sits where: seats samples in the slots of the cache, reads their prompts, and says what each row does next."""
+
+import collections
+import itertools
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Many
+
+import numpy as np
+
+from framework.inference.config import EngineConfig
+from framework.inference.decode import Rows
+from framework.inference.device import Device
+from framework.inference.memory import Memory
+from framework.inference.sampling import Sampling
+from framework.inference.sequence import Sequence
+from framework.inference.types import Scores, Ticket
+
+__all__ = ["Schedule"]
+
+
+class Schedule:
+    """Seats are slots of the cache, split over the shards. Samples wait in the order they came; none overtakes the first one."""
+
+    def __init__(self, device: Device, config: EngineConfig):
+        self.device, self.config = device, config
+        self.waiting: collections.deque[Sequence] = collections.deque()
+        self.seats: list[Sequence | None] = [None] * device.rows
+        self.prompt_tokens = self.retracted = 0
+        self._memory: Memory = device.memory
+        self._per_shard = device.rows // device.shards
+        # Longest free first: what a slot held last stays readable a while for others of the same request.
+        self._free = [
+            collections.deque(range(r * self._per_shard, (r + 1) * self._per_shard)) for r in range(device.shards)
+        ]
+        self._prefix: dict[int, tuple[Ticket, int]] = {}  # slot -> whose prompt it holds, and how many tokens of it
+        self._table = _row_table(device.rows, config.max_stop_tokens)
+
+    # --- what there is ---
+
+    @property
+    def busy(self) -> bool:
+        """Something waits or runs; held samples do not count."""
+        return bool(self.waiting) or any(seq is not None and seq.state != "held" for seq in self.seats)
+
+    @property
+    def enough(self) -> int:
+        """After how many ended rows a call should come back: few when others wait for a slot, so that none stays empty long."""
+        return max(1, self.device.rows // 16) if self.waiting else self.device.rows + 1
+
+    def add(self, sequences: Iterable[Sequence]) -> None:
+        """Behind all that wait."""
+        self.waiting.extend(sequences)
+
+    def remove(self, seq: Sequence) -> None:
+        """Wherever it is: it is done."""
+        if seq.slot is None:
+            if seq.state == "waiting":
+                self.waiting.remove(seq)
+        else:
+            self._leave(seq)
+        seq.state = "done"
+
+    def restart(self, seq: Sequence) -> None:
+        """A held sample goes on."""
+        seq.state = "running" if seq.unfilled == 0 else "filling"
+        seq.ending = None
+        self._write_row(seq)
+
+    def fork(self, seq: Sequence, forks: Many[Sequence]) -> None:
+        """Seat forks beside their origin, sharing its cache, while slots are free; the others wait and read it again."""
+        copies: list[tuple[int, int]] = []
+        for fork in forks:
+            shard = None if seq.slot is None else self._shard(seq.slot)
+            pairs = None
+            if shard is not None and self._free[shard]:
+                slot = self._free[shard][0]
+                pairs = self._memory.share(seq.slot, slot, seq.filled)  # pyright: ignore[reportArgumentType]
+            if pairs is None or shard is None:
+                self.waiting.append(fork)
+                continue
+            self._sit(fork, self._free[shard].popleft())
+            fork.filled = seq.filled
+            copies += pairs
+            self.restart(fork)
+        if copies:
+            shard = self._shard(seq.slot)  # pyright: ignore[reportArgumentType]
+            self.device.copy([copies if r == shard else [] for r in range(self.device.shards)])
+
+    def forget(self) -> None:
+        """Prompts that were read are not shared with samples seated from now on."""
+        self._prefix.clear()
+
+    # --- seats ---
+
+    def _shard(self, slot: int) -> int:
+        return slot // self._per_shard
+
+    def _sit(self, seq: Sequence, slot: int) -> None:
+        seq.slot, self.seats[slot] = slot, seq
+        self._prefix.pop(slot, None)
+        self._write_row(seq)
+
+    def _leave(self, seq: Sequence) -> None:
+        slot = seq.slot
+        assert slot is not None
+        self.seats[slot], seq.slot = None, None
+        self._memory.free(slot)
+        if not self._memory.keeps:
+            self._prefix.pop(slot, None)
+        self._table["live"][slot] = False
+        self._free[self._shard(slot)].append(slot)
+
+    def _seat_waiting(self) -> None:
+        while self.waiting and any(self._free):
+            seq = self.waiting[0]
+            if not self._seat(seq):
+                return
+            self.waiting.popleft()
+
+    def _seat(self, seq: Sequence) -> bool:
+        own = [slot for free in self._free for slot in free if self._holds_prompt(slot, seq)]
+        if own and self._memory.keeps:  # a free slot that still holds this very prompt
+            slot = own[0]
+            self._free[self._shard(slot)].remove(slot)
+            prefix = self._prefix[slot]
+            self._sit(seq, slot)
+            self._prefix[slot] = prefix
+            seq.filled = seq.length - 1
+        else:
+            for shard in sorted(range(len(self._free)), key=lambda r: -len(self._free[r])):
+                if self._free[shard] and self._memory.ensure(self._free[shard][0], self._first_need(seq, shard)):
+                    self._sit(seq, self._free[shard].popleft())
+                    break
+            else:
+                return False
+        seq.state = "running" if seq.unfilled == 0 else "filling"
+        self._write_row(seq)
+        return True
+
+    def _first_need(self, seq: Sequence, shard: int) -> int:
+        """Places to have before it is seated: none for one that will share its prompt."""
+        return 0 if self._source(seq, shard) is not None else seq.length + 1
+
+    def _holds_prompt(self, slot: int, seq: Sequence) -> bool:
+        return not seq.tokens and self._prefix.get(slot) == (seq.ticket, len(seq.request.prompt) - 1)
+
+    def _source(self, seq: Sequence, shard: int) -> int | None:
+        """A slot of the shard that holds the prompt of this sample."""
+        if seq.tokens:
+            return None
+        slots = range(shard * self._per_shard, (shard + 1) * self._per_shard)
+        return next((s for s in slots if s != seq.slot and self._holds_prompt(s, seq)), None)
+
+    # --- reading prompts ---
+
+    def fill(self) -> bool:
+        """Seat what waits and read prompts; True if there was anything to do.
+
+        Rows that can be decoded now do not wait for more than one call of it.
+        """
+        before = (len(self.waiting), self.prompt_tokens, self.retracted)
+        self._seat_waiting()
+        self._fit_cache()
+        stalls = any(seq is not None and seq.state == "running" for seq in self.seats)
+        while True:
+            self._share_prompts()
+            leaders = self._leaders()
+            if not any(leaders):
+                break
+            first = min((seqs[0] for seqs in leaders if seqs), key=lambda seq: (seq.filled == 0, seq.slot))
+            if self._is_short(first):
+                self._read_flat(leaders)
+            else:
+                self._read_part(leaders)
+            if stalls:
+                self._share_prompts()
+                break
+        return before != (len(self.waiting), self.prompt_tokens, self.retracted)
+
+    def _is_short(self, seq: Sequence) -> bool:
+        return seq.filled == 0 and seq.unfilled <= self.config.prefill_tokens
+
+    def _leaders(self) -> list[list[Sequence]]:
+        """By shard, the samples whose tokens have to be read: one for each prompt."""
+        leaders: list[dict[object, Sequence]] = [{} for _ in range(self.device.shards)]
+        for seq in self.seats:
+            if seq is not None and seq.state == "filling":
+                name = id(seq) if seq.tokens else seq.ticket
+                mine = leaders[self._shard(seq.slot)]  # pyright: ignore[reportArgumentType]
+                if name not in mine or seq.filled > mine[name].filled:
+                    mine[name] = seq
+        return [list(mine.values()) for mine in leaders]
+
+    def _share_prompts(self) -> None:
+        """Give samples the prompt that another one of their request has read."""
+        pairs: list[list[tuple[int, int]]] = [[] for _ in range(self.device.shards)]
+        given: list[Sequence] = []  # no source for others yet: all copies are made at the same moment
+        for seq in self.seats:
+            if seq is None or seq.state != "filling" or seq.tokens or seq.filled:
+                continue
+            shard = self._shard(seq.slot)  # pyright: ignore[reportArgumentType]
+            source = self._source(seq, shard)
+            if source is None:
+                continue
+            self._memory.free(seq.slot)  # pyright: ignore[reportArgumentType]
+            shared = self._memory.share(source, seq.slot, seq.length - 1)  # pyright: ignore[reportArgumentType]
+            if shared is None:
+                self._retract(seq)
+                continue
+            pairs[shard] += shared
+            given.append(seq)
+        self.device.copy(pairs)
+        for seq in given:
+            self._filled(seq, seq.length - 1)
+
+    def _filled(self, seq: Sequence, places: int) -> None:
+        assert seq.slot is not None
+        seq.filled = places
+        if seq.unfilled == 0:
+            seq.state = "running"
+            if not seq.tokens:
+                self._prefix[seq.slot] = (seq.ticket, places)
+            self._write_row(seq)
+
+    def _read_flat(self, leaders: Many[Many[Sequence]]) -> None:
+        """Short prompts one after another in one row a shard, as many as `prefill_tokens` holds."""
+        chosen: list[list[Sequence]] = []
+        for seqs in leaders:
+            mine, used = [], 0
+            for seq in seqs:
+                if self._is_short(seq) and used + seq.unfilled <= self.config.prefill_tokens:
+                    mine.append(seq)
+                    used += seq.unfilled
+            chosen.append(mine)
+        used = max(sum(seq.unfilled for seq in mine) for mine in chosen)
+        size = next(n for n in self.config.prefill_lengths if n >= used)
+        tokens, positions, segments, rows = _flat_arrays(self.device.shards, size, self.config.pad_token)
+        for r, mine in enumerate(chosen):
+            at = 0
+            for number, seq in enumerate(mine, start=1):
+                n = seq.unfilled
+                tokens[r, at : at + n] = seq.context(0, n)
+                positions[r, at : at + n] = np.arange(n)
+                segments[r, at : at + n] = number
+                rows[r, at : at + n] = seq.slot % self._per_shard  # pyright: ignore[reportOptionalOperand]
+                at += n
+                self.prompt_tokens += n
+        self._fit_cache()
+        self.device.prefill(tokens, positions, segments, rows)
+        for seq in (seq for mine in chosen for seq in mine):
+            self._filled(seq, seq.length - 1)
+
+    def _read_part(self, leaders: Many[Many[Sequence]]) -> None:
+        """The next tokens of one longer sample a shard."""
+        chosen = [next((seq for seq in seqs if not self._is_short(seq)), None) for seqs in leaders]
+        most = max(seq.unfilled for seq in chosen if seq is not None)
+        lengths = self.config.prefill_lengths
+        size = lengths[0] if most <= lengths[0] else lengths[-1]
+        rows = np.full(self.device.shards, -1, np.int32)
+        tokens, positions, _, _ = _flat_arrays(self.device.shards, size, self.config.pad_token)
+        positions[:] = -1
+        parts: list[tuple[Sequence, int]] = []
+        for r, seq in enumerate(chosen):
+            if seq is None:
+                continue
+            n = min(seq.unfilled, size)
+            rows[r] = seq.slot % self._per_shard  # pyright: ignore[reportOptionalOperand]
+            tokens[r, :n] = seq.context(seq.filled, seq.filled + n)
+            positions[r, :n] = np.arange(seq.filled, seq.filled + n)
+            self.prompt_tokens += n
+            parts.append((seq, n))
+        self._fit_cache()
+        self.device.extend(rows, tokens, positions)
+        for seq, n in parts:
+            self._filled(seq, seq.filled + n)
+
+    # --- memory ---
+
+    def _fit_cache(self) -> None:
+        """Rows as long as the longest needs in the next call; shorter again only when half of it would do."""
+        needs = [seq.length + self._steps_of(seq) for seq in self.seats if seq is not None]
+        need = min(max(needs, default=1), self.config.capacity)
+        length = next(n for n in self.config.cache_lengths if n >= need)
+        if length > self.device.length or 2 * length <= self.device.length:
+            self._prefix = {slot: entry for slot, entry in self._prefix.items() if entry[1] <= length}
+            self.device.resize(length)
+
+    def _steps_of(self, seq: Sequence) -> int:
+        """Most new tokens of the next call."""
+        return 0 if seq.state == "held" else max(min(self.config.decode_steps, _limit(seq) - len(seq.tokens)), 0)
+
+    def _retract(self, seq: Sequence) -> None:
+        """Back to the head of the queue, its memory free: it will be read again with the tokens it has."""
+        self._leave(seq)
+        seq.state, seq.filled = "waiting", 0
+        self.waiting.appendleft(seq)
+        self.retracted += 1
+
+    def _make_room(self) -> None:
+        """Places for the tokens of the next call, oldest samples first; the youngest of the shard gives way."""
+        running = [seq for seq in self.seats if seq is not None and seq.state == "running"]
+        for seq in sorted(running, key=_age):
+            while seq.slot is not None and not self._memory.ensure(seq.slot, seq.length - 1 + self._steps_of(seq)):
+                shard = self._shard(seq.slot)
+                youngest = max((s for s in running if s.slot is not None and self._shard(s.slot) == shard), key=_age)
+                if youngest is not seq or self._memory.capacity(seq.slot) < seq.length:
+                    self._retract(youngest)
+                else:
+                    break  # it makes do with the places that it has
+
+    # --- rows ---
+
+    def rows(self) -> tuple[Rows, list[Sequence]]:
+        """What every row does in the next call, and the samples that run."""
+        self._make_room()
+        self._fit_cache()
+        running = [seq for seq in self.seats if seq is not None and seq.state == "running"]
+        table = self._table
+        table["live"][:] = False
+        for seq in running:
+            b = seq.slot
+            table["live"][b] = True
+            table["token"][b] = seq.next_token
+            table["place"][b] = seq.length - 1
+            table["count"][b] = len(seq.tokens)
+            room = self._memory.capacity(b) - seq.length + 1  # pyright: ignore[reportArgumentType]
+            table["limit"][b] = min(_limit(seq), len(seq.tokens) + room)
+        # Copies: a call may still read what the next one would write.
+        return Rows(**_split(table)), running  # pyright: ignore[reportArgumentType]
+
+    def _write_row(self, seq: Sequence) -> None:
+        """What stays the same while it sits."""
+        b, request, table = seq.slot, seq.request, self._table
+        base, first, second = seq.key
+        table["base"][b], table["request"][b], table["sample"][b] = base, first, second
+        table["temperature"][b], table["top_p"][b], table["min_p"][b] = (
+            request.temperature,
+            request.top_p,
+            request.min_p,
+        )
+        table["top_k"][b] = min(request.top_k, 2**31 - 1)
+        table["minimum"][b] = request.min_tokens
+        table["stops"][b] = -1
+        table["stops"][b, : len(seq.stops)] = seq.stops
+        table["watch"][b], table["top"][b] = seq.watch, request.top_logprobs > 0
+
+    # --- everything at once ---
+
+    def warmup(self, progress: Callable[[int, int], None] | None) -> None:
+        """Run every program once on nothing, for every size. Raises RuntimeError while a sample has a seat."""
+        if any(seq is not None for seq in self.seats):
+            raise RuntimeError(
+                "warmup() changes the size of the cache, so no sample may run. Call it before the first request."
+            )
+        device, config = self.device, self.config
+        nothing = Rows(**_split(_row_table(device.rows, config.max_stop_tokens)))  # pyright: ignore[reportArgumentType]
+        long = config.max_length - 1 > config.prefill_tokens
+        jobs: list[Callable[[], None]] = []
+
+        def flat(size: int) -> None:
+            arrays = _flat_arrays(device.shards, size, config.pad_token)
+            device.prefill(*arrays)
+
+        def part(size: int) -> None:
+            tokens, positions, _, _ = _flat_arrays(device.shards, size, config.pad_token)
+            device.extend(np.full(device.shards, -1, np.int32), tokens, np.full_like(positions, -1))
+
+        was = device.length
+        for length in config.cache_lengths:
+            jobs.append(lambda length=length: device.resize(length))
+            jobs += [lambda size=size: flat(size) for size in config.prefill_lengths]
+            parts = (config.prefill_lengths[0], config.prefill_lengths[-1]) if long else config.prefill_lengths[:1]
+            jobs += [lambda size=size: part(size) for size in dict.fromkeys(parts)]
+            jobs += [lambda n=n: device.copy([[(0, -1)] * n] * device.shards) for n in device.copy_sizes]
+            jobs.append(lambda: _call(device.decode, nothing, 1))
+        for start, stop in itertools.permutations(config.cache_lengths, 2):
+            jobs += [lambda n=n: device.resize(n) for n in (start, stop)]
+        for number, job in enumerate(jobs, start=1):
+            job()
+            if progress is not None:
+                progress(number, len(jobs))
+        device.resize(was)
+
+    def score(self, texts: Many[Many[int]], temperature: float) -> list[Scores]:
+        """See `Engine.score`: rows of one length together."""
+        config, shards = self.config, self.device.shards
+        lengths = [*config.prefill_lengths]
+        while lengths[-1] < config.max_length:
+            lengths.append(min(2 * lengths[-1], -(-config.max_length // 16) * 16))
+        groups: dict[int, list[int]] = {}
+        for number, tokens in enumerate(texts):
+            groups.setdefault(next(n for n in lengths if n >= len(tokens)), []).append(number)
+        found: dict[int, Scores] = {}
+        for length, numbers in groups.items():
+            size = max(config.prefill_tokens // length, 1) * shards
+            for start in range(0, len(numbers), size):
+                part = numbers[start : start + size]
+                tokens = np.full((size, length), config.pad_token, np.int32)
+                segments = np.zeros((size, length), np.int32)
+                for row, number in enumerate(part):
+                    tokens[row, : len(texts[number])] = texts[number]
+                    segments[row, : len(texts[number])] = 1
+                logp, entropy = self.device.score(tokens, segments, temperature)
+                for row, number in enumerate(part):
+                    n = len(texts[number]) - 1
+                    found[number] = Scores(logp[row, :n], entropy[row, :n])
+        return [found[number] for number in range(len(texts))]
+
+
+def _limit(seq: Sequence) -> int:
+    return seq.limit if seq.cap is None or seq.cap < len(seq.tokens) else min(seq.limit, seq.cap)
+
+
+def _age(seq: Sequence) -> tuple[int, int]:
+    """Older ones first: as they were handed in."""
+    return (seq.order, seq.sample)
+
+
+def _row_table(rows: int, stops: int) -> dict[str, np.ndarray]:
+    """What the host says of each row, see `decode.Rows` and `sampling.Sampling`."""
+    ints = {
+        name: np.zeros(rows, np.int32) for name in ("token", "place", "count", "limit", "top_k", "minimum", "watch")
+    }
+    unsigned = {name: np.zeros(rows, np.uint32) for name in ("request", "sample")}
+    floats = {name: np.ones(rows, np.float32) for name in ("temperature", "top_p")} | {
+        "min_p": np.zeros(rows, np.float32)
+    }
+    bools = {name: np.zeros(rows, bool) for name in ("live", "top")}
+    wide = {"base": np.zeros((rows, 2), np.uint32), "stops": np.full((rows, stops), -1, np.int32)}
+    return ints | unsigned | floats | bools | wide
+
+
+def _call(function: Callable[..., object], *args: object) -> None:
+    function(*args)
+
+
+def _split(table: dict[str, np.ndarray]) -> dict[str, object]:
+    """Fields of `Rows`, those of its `Sampling` put together."""
+    fields = {name: value.copy() for name, value in table.items()}
+    names = ("temperature", "top_k", "top_p", "min_p", "minimum")
+    sampling = Sampling(**{name: fields.pop(name) for name in names})  # pyright: ignore[reportArgumentType]
+    return {**fields, "sampling": sampling}
+
+
+def _flat_arrays(shards: int, size: int, pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, positions, segments and rows of nothing, each [R, N]."""
+    shape = (shards, size)
+    return (
+        np.full(shape, pad, np.int32),
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.int32),
+        np.full(shape, -1, np.int32),
+    )
