@@ -1,8 +1,8 @@
-"""Our side of benchmarks/train_step.py: the training step of `experiments/sft.py`. Reads numbers of steps, prints seconds."""
+"""Our side of benchmarks/train_step.py: the training step of `experiments/sft.py`. Reads numbers of steps, gives seconds."""
 
-import json
-import sys
 import time
+
+from _peer import job, serve
 
 from framework.allocator import keep_freed_memory
 
@@ -21,7 +21,7 @@ from models.decoder import DecoderConfig  # noqa: E402
 from rl.model_setup import ModelSetup  # noqa: E402
 from rl.supervised import token_step  # noqa: E402
 
-sizes = json.loads(sys.argv[1])
+sizes = job()
 fields = ("vocab_size", "dim", "mlp_dim", "layers", "heads", "kv_heads", "head_dim")
 setup = ModelSetup(MeshConfig().build(), DecoderConfig(**{f: sizes[f] for f in fields}), jax.random.key(0))
 tx = AdamW(lr=1e-4).build()
@@ -42,13 +42,13 @@ update = jit_on(
 start = time.perf_counter()
 state, metrics = jax.block_until_ready(update(state, frozen, batch))
 first_s = time.perf_counter() - start
-print(json.dumps({"ready": True, "version": f"jax {jax.__version__}", "first_step_s": first_s}), flush=True)
-for line in sys.stdin:
-    start, cpu = time.perf_counter(), time.process_time()
-    for _ in range(int(line)):
+
+
+def steps(count: int) -> dict[str, float]:
+    global state, metrics
+    for _ in range(count):
         state, metrics = update(state, frozen, batch)
-    loss = float(metrics["loss/total"])
-    print(
-        json.dumps({"wall_s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu, "loss": loss}),
-        flush=True,
-    )
+    return {"loss": float(metrics["loss/total"])}
+
+
+serve({"version": f"jax {jax.__version__}", "first_step_s": first_s}, steps)

@@ -1,34 +1,19 @@
-"""The torch side of benchmarks/train_step.py: transformers' Qwen3 on two threads. Reads "steps N" lines, prints seconds."""
-
-import json
-import sys
-import time
+"""The torch side of benchmarks/train_step.py: transformers' Qwen3. Reads numbers of steps, gives seconds."""
 
 import torch
 import transformers
+from _peer import job, serve
+from _torch_model import build
 
-sizes = json.loads(sys.argv[1])
-torch.manual_seed(0)
-torch.set_num_threads(sizes["threads"])
-config = transformers.Qwen3Config(
-    vocab_size=sizes["vocab_size"],
-    hidden_size=sizes["dim"],
-    intermediate_size=sizes["mlp_dim"],
-    num_hidden_layers=sizes["layers"],
-    num_attention_heads=sizes["heads"],
-    num_key_value_heads=sizes["kv_heads"],
-    head_dim=sizes["head_dim"],
-    tie_word_embeddings=True,
-    use_cache=False,
-)
-model = transformers.Qwen3ForCausalLM._from_config(config, attn_implementation="sdpa").train()
+sizes = job()
+model = build(sizes, sizes).train()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-tokens = torch.randint(0, config.vocab_size, (sizes["rows"], sizes["length"]))
+tokens = torch.randint(0, sizes["vocab_size"], (sizes["rows"], sizes["length"]))
 
 
 def step() -> float:
     optimizer.zero_grad(set_to_none=True)
-    loss = model(input_ids=tokens, labels=tokens).loss
+    loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -36,14 +21,7 @@ def step() -> float:
 
 
 step()
-print(
-    json.dumps({"ready": True, "version": f"torch {torch.__version__}, transformers {transformers.__version__}"}),
-    flush=True,
+serve(
+    {"version": f"torch {torch.__version__}, transformers {transformers.__version__}"},
+    lambda count: {"loss": [step() for _ in range(count)][-1]},
 )
-for line in sys.stdin:
-    start, cpu = time.perf_counter(), time.process_time()
-    loss = [step() for _ in range(int(line))][-1]
-    print(
-        json.dumps({"wall_s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu, "loss": loss}),
-        flush=True,
-    )

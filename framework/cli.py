@@ -36,7 +36,12 @@ COMMANDS = {
     "generate": (
         "framework.cli_generate",
         "generate_command",
-        "text from a checkpoint:  maypole generate runs/NAME --prompt TEXT",
+        "text from a run or a checkpoint:  maypole generate runs/NAME --prompt TEXT",
+    ),
+    "serve": (
+        "framework.cli_serve",
+        "serve_command",
+        "a model behind an OpenAI-compatible server:  maypole serve --model DIR",
     ),
     "launch": (
         "framework.cli_launch",

@@ -1,4 +1,4 @@
-"""`maypole generate`: text from the newest checkpoint of a stage."""
+"""`maypole generate`: text from the newest checkpoint of a stage. With --model: `framework.cli_generate_model`."""
 
 import argparse
 import json
@@ -20,7 +20,11 @@ PROMPT_KEYS = ("prompt", "question")
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="maypole generate", description="Generate text from the newest checkpoint of a stage.", allow_abbrev=False
+        prog="maypole generate",
+        usage="maypole generate RUN [options]\n       maypole generate --model DIR [options]",
+        description="Generate text from the newest checkpoint of a stage. These are the options for a run; those for the folder of "
+        "a checkpoint, whose answers to many prompts can be stopped and continued: maypole generate --model --help",
+        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, help="the run folder, for example runs/NAME")
     parser.add_argument("--stage", help="which stage (default: the one that started last)")
@@ -36,6 +40,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def generate_command(argv: Sequence[str]) -> int:
     """Print the answers, or write them as JSONL."""
+    if any(word.partition("=")[0] == "--model" for word in argv):
+        from framework.cli_generate_model import model_command
+
+        return model_command(argv)
     options = _parser().parse_args(argv)
     run = RunDir.open(options.run)
     stage = _stage(run, options.stage)

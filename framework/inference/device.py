@@ -68,7 +68,7 @@ class Device:
 
     def load(self, params: Any) -> None:
         """Use these weights: by reference where they lie as the engine wants them, else sent from device to device."""
-        self.params = params if self._shardings is None else jax.device_put(params, self._shardings)
+        self.params = params if self._shardings is None else _placed(params, self._shardings)
 
     # --- calls; arrays of the host come in, arrays of the host go out ---
 
@@ -203,6 +203,21 @@ class Device:
 
     def _on_mesh(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+
+def _placed(params: Any, shardings: Any) -> Any:
+    leaves, wanted = jax.tree.leaves(params), jax.tree.leaves(shardings)
+    if all(
+        isinstance(x, jax.Array) and x.sharding.is_equivalent_to(s, x.ndim) for x, s in zip(leaves, wanted, strict=True)
+    ):
+        return params
+    if all(
+        isinstance(x, jax.Array) and x.sharding.device_set == s.device_set for x, s in zip(leaves, wanted, strict=True)
+    ):
+        return jax.jit(lambda tree: tree, out_shardings=shardings)(
+            params
+        )  # also where the devices are on several hosts
+    return jax.device_put(params, shardings)
 
 
 def _insert(cache: Cache, fresh: Any, rows: jax.Array, places: jax.Array) -> Cache:

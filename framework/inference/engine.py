@@ -165,11 +165,14 @@ class Engine:
                 "generate() was called while other requests run. Finish them with step(), or abort them."
             )
         for request in requests:
-            self._check(request)
             if request.hold:
                 raise UserError(f"request {request.id} has hold=True, which only works with submit() and step().")
         before, base = self._book.generated, _base(key)
-        tickets = [self._book.hand_in(r, base, self._check(r), on_tokens) for r in requests]
+        limits = [self._check(request) for request in requests]
+        # Those that may become longest first: at the end few slots are left with much to do.
+        order = sorted(range(len(requests)), key=lambda i: -limits[i])
+        by_place = {i: self._book.hand_in(requests[i], base, limits[i], on_tokens) for i in order}
+        tickets = [by_place[i] for i in range(len(requests))]
         found: dict[tuple[Ticket, int], Completion] = {}
         total = sum(request.samples for request in requests)
         try:

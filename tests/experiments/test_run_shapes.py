@@ -27,7 +27,7 @@ def test_three_arms_of_five_steps_compile_each_program_once(lab, micro, tmp_path
     monkeypatch.setattr(Setup, "engine", lambda *words: engines.append(make(*words)) or engines[-1])
     run = lab.train(micro, tmp_path / "run")
     (engine,) = engines
-    assert engine.budget.traces("decode") == len(micro.engine_config().group_sizes) == 2
+    assert engine.budget.traces("decode") == len(micro.engine_config().cache_lengths) == 1
     assert [run.stage(arm.name).summary["traces"] for arm in micro.arms] == [1, 1, 1]
 
 

@@ -99,7 +99,7 @@ def test_micro_scope_picks_in_each_micro_batch_and_so_differs_from_global(model)
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_the_first_update_of_a_rollout_is_on_policy(model, temperature):
-    engine = Engine(model, EngineConfig(rows=32, prompt_buckets=(8,), group_sizes=(1, 4), max_new_tokens=12))
+    engine = Engine(model, EngineConfig(slots=32, max_length=20, max_new_tokens=12))
     rng = np.random.default_rng(0)
     prompts = [rng.integers(2, 40, rng.integers(1, 9)).tolist() for _ in range(8)]
     requests = [Request(id=i, prompt=p, samples=4, temperature=temperature) for i, p in enumerate(prompts)]

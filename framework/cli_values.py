@@ -1,0 +1,41 @@
+"""Values on the command line that several commands take: sizes in bytes, variables of chat templates."""
+
+import contextlib
+import re
+from collections.abc import Sequence
+
+from framework.errors import UserError
+
+__all__ = ["parse_bytes", "template_values"]
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_bytes(text: str, option: str) -> int:
+    """ "2GiB" -> 2147483648, "500MB" -> 500000000."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = _UNITS.get(match[2].upper()) if match else None
+    size = int(float(match[1]) * unit) if match and unit else 0
+    if size < 1:
+        raise UserError(f"{option} {text!r} is no size. Type for example {option} 2GiB, 500MB or 1000000.")
+    return size
+
+
+def template_values(words: Sequence[str]) -> dict[str, str | int | float | bool]:
+    """enable_thinking=false -> {"enable_thinking": False}."""
+    values: dict[str, str | int | float | bool] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise UserError(
+                f"--template-value {word!r} is not NAME=VALUE. Type for example --template-value enable_thinking=false"
+            )
+        values[name] = {"true": True, "false": False}.get(text, _number(text))
+    return values
+
+
+def _number(text: str) -> str | int | float:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
