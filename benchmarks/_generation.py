@@ -12,7 +12,9 @@ __all__ = ["compare"]
 _OCCUPANCY = ("slot_occupancy", "slot_occupancy_while_requests_wait", "decode_steps", "compiled_calls")
 
 
-def compare(job: Mapping[str, Any], rounds: int, cache: str, *, tunix_python: str | None = None) -> dict[str, Any]:
+def compare(
+    job: Mapping[str, Any], rounds: int, cache: str, *, tunix_python: str | None = None, arrival: bool = False
+) -> dict[str, Any]:
     """Tokens per second of each peer on the same prompts, and how many times as quick ours is.
 
     Args:
@@ -20,6 +22,7 @@ def compare(job: Mapping[str, Any], rounds: int, cache: str, *, tunix_python: st
         rounds: turns of every peer.
         cache: folder for compiled programs.
         tunix_python: interpreter with google-tunix; None: it is not measured.
+        arrival: measure ours also with requests handed in one by one, in the order of the list.
     """
     maypole = Peer("_maypole_generate_peer.py", sys.executable, job, cache)
     torch = Peer("_torch_generate_peer.py", sys.executable, job, cache)
@@ -29,6 +32,9 @@ def compare(job: Mapping[str, Any], rounds: int, cache: str, *, tunix_python: st
         "transformers, dynamic cache": lambda number: torch.ask({"seed": number, "cache": "dynamic"}),
         "transformers, static cache": lambda number: torch.ask({"seed": number, "cache": "static"}),
     }
+    if arrival:
+        peers["maypole, order of arrival"] = maypole
+        turns["maypole, order of arrival"] = lambda number: maypole.ask({"seed": number, "arrival": True})
     if tunix_python:
         tunix = peers["tunix"] = Peer("_tunix_generate_peer.py", tunix_python, job, cache)
         turns["tunix"] = lambda number: tunix.ask({"seed": number})
@@ -48,7 +54,11 @@ def compare(job: Mapping[str, Any], rounds: int, cache: str, *, tunix_python: st
         }
         occupancy = {key: round(answers[-1][key], 4) for key in _OCCUPANCY if key in answers[-1]}
         report["peers"][name] = peers[name].about | figures | occupancy
-    ours = speed.pop("maypole")
-    report["speed_of_maypole_against"] = {name: round(ours / value, 3) for name, value in speed.items()}
-    report["speed_of_maypole_against_the_best"] = round(ours / max(speed.values()), 3)
+    others = {name: value for name, value in speed.items() if not name.startswith("maypole")}
+    report["speed_of_maypole_against"] = {name: round(speed["maypole"] / value, 3) for name, value in others.items()}
+    for name in ("maypole", "maypole, order of arrival"):
+        if name in speed:
+            report[f"speed_of_{name.replace(', ', '_').replace(' ', '_')}_against_the_best"] = round(
+                speed[name] / max(others.values()), 3
+            )
     return report

@@ -1,4 +1,7 @@
-"""Our side of benchmarks/generate.py and generate_ragged.py: the engine. A question is {"seed": n}.
+"""Our side of benchmarks/generate.py and generate_ragged.py: the engine. A question is {"seed": n, "arrival": bool}.
+
+`Engine.generate` has all requests and takes those that may become longest first. With `arrival` they are handed in one by one, in
+the order of the list, as a server would.
 
 Log-probabilities and entropies of all tokens are computed and handed out with them, which no peer is asked for.
 """
@@ -33,17 +36,27 @@ requests = [Request(id=i, prompt=prompt, max_tokens=n) for i, (prompt, n) in enu
 
 
 def generate(question: dict) -> dict[str, float]:
-    """What `Engine.generate` does, with a look at the counters between the rounds."""
-    before, tokens = engine.stats, 0
+    before = then = engine.stats
     steps = live = 0  # as long as requests wait
-    for request in requests:
-        engine.submit(request, question["seed"])
-    while not engine.idle:
-        then = engine.stats
-        tokens += sum(len(update.tokens) for update in engine.step())
+
+    def look() -> None:
+        """Counters between the rounds."""
+        nonlocal steps, live, then
         now = engine.stats
         if now.waiting:
             steps, live = steps + now.steps - then.steps, live + now.live_steps - then.live_steps
+        then = now
+
+    if question.get("arrival"):
+        for request in requests:
+            engine.submit(request, question["seed"])
+        tokens = 0
+        while not engine.idle:
+            tokens += sum(len(update.tokens) for update in engine.step())
+            look()
+    else:
+        done = engine.generate(requests, question["seed"], progress=lambda *_: look())
+        tokens = sum(len(completion.tokens) for completion in done)
     after, slots = engine.stats, about["slots"]
     assert tokens == sum(new), "no row may end early"
     every = after.steps - before.steps

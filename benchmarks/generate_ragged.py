@@ -4,9 +4,10 @@
     python benchmarks/generate_ragged.py --tiny
 
 128 requests in random order, prompts of 8 to 64 tokens, new tokens log-normal with mean 64 and cut at 256 (the quantiles of the
-distribution, so that no luck is in them), float32, temperature 1, Qwen3-shaped random weights. Ours has 32 slots; transformers
-takes batches of 32 in the same order, each of which runs to its longest row, and tokens past a row's own length do not count. The
-two are processes of their own that have warmed up and take turns.
+distribution, so that no luck is in them), float32, temperature 1, Qwen3-shaped random weights. Ours has 32 slots and gets all
+requests at once (`Engine.generate`, which begins with those that ask for most), or one by one in order of arrival; transformers
+takes batches of 32 in order of arrival, each of which runs to its longest row, and tokens past a row's own length do not count.
+The two are processes of their own that have warmed up and take turns.
 
 Slot occupancy is the share of the rows of all decode steps that gave a wanted token. With few requests a slot the last long answers
 run almost alone: `kept_in_order` is what a scheduler reaches that fills every free slot at once, in order of arrival, and
@@ -40,7 +41,7 @@ def measure(sizes: dict[str, int], args: argparse.Namespace, cache: str) -> dict
         "sizes": sizes,
         "new_tokens": {"all": tokens, "mean": round(tokens / len(new), 2), "longest": max(new)},
         "kept_in_order": {"decode_steps": in_order, "slot_occupancy": round(tokens / (in_order * args.slots), 4)},
-    } | compare(job, args.rounds, cache)
+    } | compare(job, args.rounds, cache, arrival=True)
 
 
 def main() -> None:

@@ -77,7 +77,10 @@ class EngineConfig:
     @property
     def capacity(self) -> int:
         """Places of a row in the cache: `max_length`, rounded up."""
-        return _round_up(self.max_length, self.page_size if self.layout == "paged" else 16)
+        if self.layout == "paged":
+            return _round_up(self.max_length, self.page_size)
+        short = _round_up(self.max_length, 32)  # keys lie in blocks of 32 or 64
+        return short if short <= 96 else _round_up(self.max_length, 64)
 
     @property
     def cache_lengths(self) -> tuple[int, ...]:

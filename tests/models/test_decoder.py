@@ -200,5 +200,5 @@ def test_sizes_that_cannot_work_say_what_to_type(change, advice):
 def test_an_empty_cache_is_made_of_separate_arrays_a_layer():
     cache = SlotCache.create(TINY, 3, 5)
     assert len(cache.keys) == TINY.layers
-    assert cache.keys[0].shape == (3, TINY.kv_heads, TINY.head_dim, 5)
+    assert cache.keys[0].shape == (3, TINY.kv_heads, 5, TINY.head_dim, 1)  # blocks of a divisor of 64
     assert cache.values[0].shape == (3, TINY.kv_heads, 5, TINY.head_dim)
