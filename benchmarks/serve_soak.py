@@ -70,8 +70,8 @@ def make_questions(folder: Path, count: int) -> list[Question]:
     """Questions of every kind with what an engine answers to each of them alone."""
     import jax
 
+    from framework.inference.source import open_checkpoint
     from framework.inference.types import Request
-    from framework.serve.source import open_checkpoint
 
     checkpoint = open_checkpoint(str(folder), template_values={})
     tokenizer = checkpoint.tokenizer

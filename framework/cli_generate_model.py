@@ -100,8 +100,8 @@ def _job(options: argparse.Namespace, prompts: Sequence[Prompt]) -> "Job":
 
     prepare_jax()
     from framework.generation import Job
+    from framework.inference.source import open_checkpoint
     from framework.inference.types import Request
-    from framework.serve.source import open_checkpoint
 
     began = time.monotonic()
     checkpoint = open_checkpoint(

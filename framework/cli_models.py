@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,13 +10,13 @@ from types import ModuleType
 from typing import Any, Literal
 
 from framework.cli_paths import check_folder
+from framework.cli_values import parse_bytes
 from framework.errors import UserError
 from framework.experiment import Exportable
 from framework.rundir import RunDir
 
 __all__ = ["export_command", "import_command"]
 
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _BAR_FROM = 200_000_000  # bytes; smaller ones are done before a bar can be read
 
 
@@ -64,7 +63,7 @@ def export_command(argv: Sequence[str]) -> int:
         "--shard-size", default="5GB", metavar="SIZE", help="another file after so many bytes (default: 5GB)"
     )
     options = parser.parse_args(argv)
-    shard_size = _bytes(options.shard_size)
+    shard_size = parse_bytes(options.shard_size, "--shard-size")
     check_folder(options.out, "OUT")
     native = (options.source / "model.json").is_file()
     if native and options.stage is not None:
@@ -125,16 +124,6 @@ def _models() -> ModuleType:
     # not import jax.
     _prepare()
     return importlib.import_module("models.decoder.exchange")
-
-
-def _bytes(text: str) -> int:
-    """ "5GB" -> 5_000_000_000."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    unit = _UNITS.get(match[2].upper()) if match else None
-    size = int(float(match[1]) * unit) if match and unit else 0
-    if size < 1:
-        raise UserError(f"--shard-size {text!r} is no size. Type for example --shard-size 5GB, 500MB or 2GiB.")
-    return size
 
 
 def _done(config: Any, out: Path, began: float) -> None:

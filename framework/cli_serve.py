@@ -20,7 +20,7 @@ from framework.rundir import RunDir
 
 if TYPE_CHECKING:
     from framework.inference.engine import Engine
-    from framework.serve.source import Checkpoint
+    from framework.inference.source import Checkpoint
 
 __all__ = ["serve_command"]
 
@@ -271,7 +271,7 @@ def _folder(options: argparse.Namespace) -> Iterator[str]:
 
 
 def _open(options: argparse.Namespace, folder: str) -> "Checkpoint":
-    from framework.serve.source import open_checkpoint
+    from framework.inference.source import open_checkpoint
 
     began = time.monotonic()
     checkpoint = open_checkpoint(

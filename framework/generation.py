@@ -11,9 +11,9 @@ from framework.errors import UserError
 from framework.inference.check import check_request
 from framework.inference.config import EngineConfig, Layout
 from framework.inference.engine import Engine
+from framework.inference.source import Checkpoint, Spoken
 from framework.inference.types import Completion, Request, Ticket
 from framework.prompts import Prompt
-from framework.serve.source import Checkpoint, Spoken
 
 __all__ = ["Answer", "Job"]
 

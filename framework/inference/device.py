@@ -128,9 +128,12 @@ class Device:
                 self.cache = self._resize(self.cache, length)
             self.length = length
 
-    def reset(self) -> None:
-        """A new, empty cache, after a call that failed may have taken the old one with it."""
-        self.cache, self._table = self._new_cache(), None
+    def recover(self) -> bool:
+        """Make a new, empty cache if a call that failed has taken the old one with it; True if it had."""
+        lost = any(x.is_deleted() for x in jax.tree.leaves(self.cache))
+        if lost:
+            self.cache, self._table = self._new_cache(), None
+        return lost
 
     def cache_bytes(self, rows: int, length: int) -> int:
         """Size of a cache of the slots layout, over all devices."""

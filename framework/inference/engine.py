@@ -190,6 +190,8 @@ class Engine:
                     self.abort(ticket)
                 self._book.forget(tickets)
                 self._book.news.clear()
+                if self._device.recover():  # an interrupted call has taken the cache with it
+                    self._schedule.forget()
         return [found[t, s] for t, request in zip(tickets, requests, strict=True) for s in range(request.samples)]
 
     def score(self, texts: Many[Many[int]], *, temperature: float = 1.0) -> list[Scores]:
@@ -210,7 +212,7 @@ class Engine:
 
     # --- one at a time ---
 
-    def submit(self, request: Request, key: jax.Array | int, on_tokens: OnTokens | None = None) -> Ticket:
+    def submit(self, request: Request, key: jax.Array | np.ndarray | int, on_tokens: OnTokens | None = None) -> Ticket:
         """Queue a request. `on_tokens` is called with each of its updates at the end of the round that made it.
 
         Raises:
@@ -377,10 +379,10 @@ class Engine:
         return seq
 
 
-def _base(key: jax.Array | int) -> np.ndarray:
-    """[2] uint32: the key that the numbers of request and sample are folded into."""
+def _base(key: jax.Array | np.ndarray | int) -> np.ndarray:
+    """[2] uint32: the key that the numbers of request and sample are folded into. All 64 bits of a whole number count."""
     if isinstance(key, int | np.integer):
-        key = jax.random.key(key % 2**32, impl="threefry2x32")
+        return np.array([(int(key) >> 32) & 0xFFFFFFFF, int(key) & 0xFFFFFFFF], np.uint32)
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         data = np.asarray(jax.random.key_data(key))
         return data if data.shape == (2,) else np.asarray(jax.random.bits(key, (2,), np.uint32))

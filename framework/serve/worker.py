@@ -188,7 +188,7 @@ class Worker:
         tickets: list[Ticket] = []
         try:
             for request, key in job.asks if refusal is None else ():
-                tickets.append(self._engine.submit(request, key))  # pyright: ignore[reportArgumentType]  # numpy will do
+                tickets.append(self._engine.submit(request, key))
         except QueueFull as error:
             refusal = queue_full(str(error))
         except UserError as error:

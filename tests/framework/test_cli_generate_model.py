@@ -15,7 +15,7 @@ import pytest
 
 from framework.cli import main
 from framework.inference import Engine, EngineConfig, Request
-from framework.serve.source import Spoken, open_checkpoint
+from framework.inference.source import Spoken, open_checkpoint
 from models.decoder import DecoderConfig, save_hf
 from models.tokenizer import CHAT_TAGS, ByteTokenizer
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from framework.cli import main
-from framework.cli_models import _bytes
+from framework.cli_values import parse_bytes
 from framework.config import load_experiment
 from framework.errors import UserError
 from framework.rundir import RunDir
@@ -123,6 +123,11 @@ def test_mistakes_say_what_to_type(hf, run, tmp_path, capsys):
 
 
 def test_sizes_are_read_with_their_units():
-    assert [_bytes(t) for t in ("5GB", "1.5 mb", "2GiB", "7")] == [5 * 10**9, 1_500_000, 2 * 2**30, 7]
+    assert [parse_bytes(t, "--shard-size") for t in ("5GB", "1.5 mb", "2GiB", "7")] == [
+        5 * 10**9,
+        1_500_000,
+        2 * 2**30,
+        7,
+    ]
     with pytest.raises(UserError):
-        _bytes("0GB")
+        parse_bytes("0GB", "--shard-size")

@@ -283,3 +283,24 @@ def test_a_budget_in_bytes_decides_how_many_run():
     assert [c.tokens.tolist() for c in small.generate(asked, 1)] == [
         c.tokens.tolist() for c in engine.generate(asked, 1)
     ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_interrupt_in_a_call_that_took_the_cache_leaves_the_engine_usable(layout, monkeypatch):
+    engine = Engine(small_model(), dataclasses.replace(CONFIG, **LAYOUTS[layout]))
+    asked = [Request(id=i, prompt=p, samples=3) for i, p in enumerate(prompts(8, seed=9))]
+    before = engine.generate(asked, 1)
+    compiled, calls = engine._device._decode, []
+
+    def interrupted(*args):
+        calls.append(compiled(*args))  # the cache is given away, and what came back is lost
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return calls[-1]
+
+    monkeypatch.setattr(engine._device, "_decode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate(asked, 1)
+    assert (engine.idle, engine.stats.free_slots, engine._book.tickets) == (True, 16, {})
+    after = engine.generate(asked, 1)
+    assert [c.tokens.tolist() for c in after] == [c.tokens.tolist() for c in before]

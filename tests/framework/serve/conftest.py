@@ -10,8 +10,8 @@ import pytest
 from tiny_server import NAME, Running, make_engine, running, write_checkpoint
 
 from framework.inference.engine import Engine
+from framework.inference.source import Checkpoint, open_checkpoint
 from framework.inference.types import Completion, Request
-from framework.serve.source import Checkpoint, open_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 from tiny_server import LENGTH
 
-from framework.serve.source import Spoken, open_checkpoint
+from framework.inference.source import Spoken, open_checkpoint
 from models.decoder.exchange import import_model
 
 HI = [{"role": "user", "content": "hi"}]

@@ -13,11 +13,11 @@ import jax
 import openai
 
 from framework.inference.engine import Engine
+from framework.inference.source import Checkpoint
 from framework.serve.metrics import Metrics
 from framework.serve.sampling import Limits
 from framework.serve.server import Server, bind
 from framework.serve.service import Service
-from framework.serve.source import Checkpoint
 from framework.serve.worker import Worker
 from models.decoder import DecoderConfig, save_hf
 from models.tokenizer import CHAT_TAGS, ByteTokenizer

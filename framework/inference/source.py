@@ -1,4 +1,4 @@
-"""The model behind a server: from a folder of a checkpoint to an engine that can generate."""
+"""From the folder of a checkpoint to an engine that can generate: what `maypole generate --model` and `maypole serve` open."""
 
 import dataclasses
 import importlib
