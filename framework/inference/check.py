@@ -10,6 +10,8 @@ from framework.inference.types import Request
 
 __all__ = ["check_request"]
 
+_LONGEST_STOP = 4096  # characters; all that has been said is looked through for its beginning
+
 
 def check_request(request: Request, config: EngineConfig, *, vocab_size: int, has_text: bool) -> int:
     """The largest number of new tokens of each sample.
@@ -44,6 +46,10 @@ def check_request(request: Request, config: EngineConfig, *, vocab_size: int, ha
     if isinstance(request.stop, str) or any(not isinstance(text, str) or not text for text in request.stop):
         raise UserError(
             f'{name} has stop={request.stop!r}. Give a tuple of texts that are not empty, such as stop=("\\n\\n",).'
+        )
+    if request.stop and max(map(len, request.stop)) > _LONGEST_STOP:
+        raise UserError(
+            f"{name} has a stop text of {max(map(len, request.stop)):,} characters. Use at most {_LONGEST_STOP:,}."
         )
     if request.stop and not has_text:
         raise UserError(

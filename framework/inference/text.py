@@ -247,12 +247,13 @@ def watch_mask(vocab_size: int, decode_token: Callable[[int], str], stop: tuple[
     mask = np.zeros(vocab_size, bool)
     if not stop:
         return mask
+    texts = [decode_token(token) for token in range(vocab_size)]
+    longest = max(map(len, texts), default=0)
     # The end of a stop string may stand at the start of a token, behind a blank that the first token of a text loses.
-    ends = {string[i:] for string in stop for i in range(len(string))}
+    ends = {string[i:] for string in stop for i in range(max(len(string) - longest, 0), len(string))}
     begins = tuple(ends | {f" {end}" for end in ends})
     parts = any(not string.isascii() for string in stop)
-    for token in range(vocab_size):
-        text = decode_token(token)
+    for token, text in enumerate(texts):
         mask[token] = text.startswith(begins) or any(string in text for string in stop) or (parts and _BROKEN in text)
     return mask
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from framework.inference import Engine, EngineConfig, Request
 from models.decoder import from_hf, save_hf
 
 # Two or three layers of float32 in other summation orders; logits are of size 1, and differences of 2e-6 are seen.
@@ -149,6 +150,43 @@ def test_cached_decoding_gives_the_logits_of_transformers(pair):
     got = np.concatenate(pieces, 1)
     for row, ids in enumerate(TOKENS):
         np.testing.assert_allclose(got[row, -len(ids) :], reference(theirs, ids), atol=ATOL)
+
+
+def spoken(folder, **sizes) -> list[list[int]]:
+    """What the engine says to each row, greedily; the longest is read in parts, and there are fewer slots than rows."""
+    config = EngineConfig(slots=3, max_length=48, max_new_tokens=20, prefill_tokens=10, stop_tokens=(), **sizes)
+    engine = Engine(from_hf(folder), config)
+    requests = [Request(id=i, prompt=ids, temperature=0.0) for i, ids in enumerate(TOKENS)]
+    return [completion.tokens.tolist() for completion in engine.generate(requests, 0)]
+
+
+def spoken_by_transformers(theirs) -> list[list[int]]:
+    found = []
+    for ids in TOKENS:
+        row = torch.as_tensor(ids)[None]
+        out = theirs.generate(
+            row,
+            attention_mask=torch.ones_like(row),
+            max_new_tokens=20,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            use_cache=True,
+        )
+        found.append(out[0, len(ids) :].tolist())
+    return found
+
+
+@pytest.mark.parametrize("pair", ["llama3", "mistral", "qwen2_window", "qwen3"], indirect=True)
+def test_the_engine_says_the_greedy_tokens_of_transformers(pair):
+    folder, theirs = pair
+    assert spoken(folder) == spoken_by_transformers(theirs)
+
+
+@pytest.mark.slow
+def test_the_engine_says_the_greedy_tokens_of_transformers_for_every_family_on_pages(pair):
+    folder, theirs = pair
+    assert spoken(folder) == spoken(folder, layout="paged", page_size=4) == spoken_by_transformers(theirs)
 
 
 @pytest.mark.parametrize("pair", ["llama3", "llama_linear", "qwen2_yarn", "qwen3_yarn"], indirect=True)
