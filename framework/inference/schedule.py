@@ -158,7 +158,7 @@ class Schedule:
 
         Rows that can be decoded now do not wait for more than one call of it.
         """
-        before = (len(self.waiting), self.prompt_tokens, self.retracted)
+        before = (len(self.waiting), self.prompt_tokens)
         self._seat_waiting()
         self._fit_cache()
         stalls = any(seq is not None and seq.state == "running" for seq in self.seats)
@@ -175,7 +175,7 @@ class Schedule:
             if stalls:
                 self._share_prompts()
                 break
-        return before != (len(self.waiting), self.prompt_tokens, self.retracted)
+        return before != (len(self.waiting), self.prompt_tokens)
 
     def _is_short(self, seq: Sequence) -> bool:
         return seq.filled == 0 and seq.unfilled <= self.config.prefill_tokens

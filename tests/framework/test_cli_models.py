@@ -114,7 +114,7 @@ def test_mistakes_say_what_to_type(hf, run, tmp_path, capsys):
             "has no stage 'a'. It has: warm_start, clipped",
         ),
         (["export", str(tmp_path / "nothing"), str(tmp_path / "x")], "There is no native folder or run"),
-        (["export", str(native), str(tmp_path / "x"), "--shard-size", "many"], "Type for example --shard-size 5GB"),
+        (["export", str(native), str(tmp_path / "x"), "--shard-size", "many"], "Type for example --shard-size 2GiB"),
     ):
         capsys.readouterr()
         assert main(words) == 2, words
