@@ -57,9 +57,17 @@ def read_template(value: str) -> str:
     if "{" in value:
         return value
     path = Path(value).expanduser()
-    if not path.is_file():
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
         raise UserError(
             f"chat_template={value!r} is neither a Jinja template (it has no brace) nor a file in {Path.cwd()}. "
             "Give the path of a .jinja file or the template itself."
-        )
-    return path.read_text(encoding="utf-8")
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"The chat template {value} is not in UTF-8 ({error}). Save it in UTF-8.") from error
+    except OSError as error:  # a folder, a file that may not be read, a name that is too long
+        raise UserError(
+            f"chat_template={value!r:.80} has no brace, as a Jinja template has, and cannot be read as a file: {error.strerror}. "
+            "Give the path of a .jinja file or the template itself."
+        ) from error

@@ -116,7 +116,8 @@ class Book:
         """One sample after a call: its text, then the first rule that ends it."""
         text = None
         if seq.stream is not None:
-            text = seq.stream.push(new["tokens"][:-1] if ended == "stop" else new["tokens"])
+            text = seq.unsaid + seq.stream.push(new["tokens"][:-1] if ended == "stop" else new["tokens"])
+            seq.unsaid = ""
             if seq.stream.stopped is not None:
                 self.end(seq, "stop", stop=seq.stream.stopped[1], new=new, text=text)
                 return
@@ -141,6 +142,7 @@ class Book:
         for seq in self.tickets[ticket]:
             if seq.state == "done":
                 continue
+            seq.cap = None
             if group.ends(seq.sample, len(seq.tokens)) is not None:
                 self.end(seq, "group")
             elif group.longest is not None and seq.sample not in group.closed:
@@ -160,7 +162,8 @@ class Book:
     ) -> None:
         """A sample has ended: its completion is in the news, its slot is free unless the request holds it."""
         if seq.stream is not None:
-            text = (text or "") + seq.stream.finish()
+            text = seq.unsaid + (text or "") + seq.stream.finish()
+            seq.unsaid = ""
         if reason in ("stop", "length") and seq.request.hold:
             seq.state = "held"
         else:
@@ -177,11 +180,13 @@ class Book:
     def _end_group(self, ticket: Ticket) -> None:
         """The completions of a group come together, when its last sample has ended: only then is it known which are shortest."""
         members, group = self.tickets[ticket], self.groups[ticket]
-        if any(seq.ending is None for seq in members):
+        if any(seq.ending is None and seq.state != "done" for seq in members):
             return
         for seq in members:
+            if seq.ending is None:  # `commit` let go of it
+                continue
             length = group.ends(seq.sample, len(seq.tokens))
-            if length is not None and seq.ending is not None and seq.ending.reason not in ("abort", "error"):
+            if length is not None and seq.ending.reason not in ("abort", "error"):
                 seq.ending = Ending("group", length=length)
             self.news.append(seq.update(completion=seq.completion(self.tokenizer)))
 
@@ -189,12 +194,13 @@ class Book:
         """The sample is over: its slot is free."""
         self.schedule.remove(seq)
         if seq.watch:
-            self.watches.release(self._watch_of(seq.request)[0])
+            self.watches.release(self._watch_of(seq.request)[0], seq.watch)
             seq.watch = 0
 
     def forget(self, tickets: Iterable[Ticket]) -> None:
-        """Strike out requests whose samples are all done."""
+        """Strike out requests whose samples are all done and have said so."""
+        pending = {update.ticket for update in self.news}
         for ticket in tickets:
-            if all(seq.state == "done" for seq in self.tickets.get(ticket, ())):
+            if ticket not in pending and all(seq.state == "done" for seq in self.tickets.get(ticket, ())):
                 for table in (self.tickets, self.groups, self.callbacks):
                     table.pop(ticket, None)

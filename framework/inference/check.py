@@ -1,6 +1,6 @@
 """What a request may ask: an error says what was given, why it cannot work and what to type."""
 
-import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from framework.errors import UserError
 from framework.inference.config import EngineConfig
 from framework.inference.types import Request
 
-__all__ = ["check_request"]
+__all__ = ["check_request", "check_tokens"]
 
 _LONGEST_STOP = 4096  # characters; all that has been said is looked through for its beginning
 
@@ -32,7 +32,7 @@ def check_request(request: Request, config: EngineConfig, *, vocab_size: int, ha
             f"{name} has a prompt of {len(request.prompt)} tokens, but engine.max_length={config.max_length} has to hold the "
             f"continuation too. Shorten the prompt, or set engine.max_length={len(request.prompt) + config.max_new_tokens}."
         )
-    _check_tokens(request, name, vocab_size)
+    check_tokens(request.prompt, name, vocab_size)
     if request.samples < 1:
         raise UserError(f"{name} asks for {request.samples} samples. Ask for at least 1.")
     limit = _check_lengths(request, name, config)
@@ -43,7 +43,7 @@ def check_request(request: Request, config: EngineConfig, *, vocab_size: int, ha
             f"{name} has the stop tokens {sorted(stops)}; at most {config.max_stop_tokens}, from 0 to {vocab_size - 1}, can be "
             f"had. Set engine.max_stop_tokens={len(stops)}, or leave some out."
         )
-    if isinstance(request.stop, str) or any(not isinstance(text, str) or not text for text in request.stop):
+    if not isinstance(request.stop, tuple) or any(not isinstance(text, str) or not text for text in request.stop):
         raise UserError(
             f'{name} has stop={request.stop!r}. Give a tuple of texts that are not empty, such as stop=("\\n\\n",).'
         )
@@ -54,6 +54,10 @@ def check_request(request: Request, config: EngineConfig, *, vocab_size: int, ha
     if request.stop and not has_text:
         raise UserError(
             f"{name} has stop texts, but the engine has no tokenizer. Make it with Engine(..., tokenizer=...)."
+        )
+    if request.group is not None and not 0 <= request.group.token < vocab_size:
+        raise UserError(
+            f"{name} has group.token={request.group.token}, but the model has tokens 0 to {vocab_size - 1}."
         )
     if request.group is not None and not 1 <= request.group.count <= request.samples:
         raise UserError(
@@ -66,14 +70,15 @@ def check_request(request: Request, config: EngineConfig, *, vocab_size: int, ha
     return limit
 
 
-def _check_tokens(request: Request, name: str, vocab_size: int) -> None:
+def check_tokens(given: Sequence[int], name: str, vocab_size: int) -> None:
+    """Raises UserError for what is not a list of the model's tokens, at least one."""
     try:
-        tokens = np.asarray(request.prompt)
+        tokens = np.asarray(given)
     except ValueError:  # a list of lists of different lengths
         tokens = np.zeros(0)
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
         raise UserError(
-            f"{name} has a prompt that is not a list of whole numbers: {str(request.prompt)[:80]}. "
+            f"{name} has a prompt that is not a list of whole numbers: {str(given)[:80]}. "
             f"Give token ids from 0 to {vocab_size - 1}; a tokenizer makes them from text."
         )
     if tokens.min() < 0 or tokens.max() >= vocab_size:
@@ -103,8 +108,10 @@ def _check_lengths(request: Request, name: str, config: EngineConfig) -> int:
 
 
 def _check_sampling(request: Request, name: str, config: EngineConfig) -> None:
-    if not math.isfinite(request.temperature) or request.temperature < 0:
-        raise UserError(f"{name} has temperature={request.temperature}. Use 0 for greedy, or a positive number.")
+    if not 0 <= request.temperature <= 1e30:  # also NaN; beyond float32 from 3e38
+        raise UserError(
+            f"{name} has temperature={request.temperature}. Use 0 for greedy, or a positive number up to 1e30."
+        )
     if request.top_k < 0:
         raise UserError(f"{name} has top_k={request.top_k}. Use 0 for all tokens, or a positive number.")
     if not 0 < request.top_p <= 1:

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from framework.distributed import fetch
+from framework.errors import UserError
 from framework.inference.config import EngineConfig
 from framework.inference.decode import Decoded, Rows, decode, extend, prefill, score
 from framework.inference.memory import Memory, SlotMemory
@@ -40,6 +41,11 @@ class Device:
             self._shardings = shard_tree(mesh, params, whole=("embed",))
         self.load(params)
         self.width, self.vocab_size = self._shape_of_unembed()
+        if config.top_logprobs > self.vocab_size:
+            raise UserError(
+                f"engine.top_logprobs={config.top_logprobs} is more than the {self.vocab_size} tokens of the model. "
+                f"Set engine.top_logprobs={self.vocab_size} or less."
+            )
         self.rows = config.slots_within(self.cache_bytes, self.shards)
         self.memory: Memory = self._new_memory()
         self.budget = TraceBudget()

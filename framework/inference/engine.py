@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from framework.errors import UserError
 from framework.inference.book import LOGGED, Book, OnTokens
-from framework.inference.check import check_request
+from framework.inference.check import check_request, check_tokens
 from framework.inference.config import EngineConfig
 from framework.inference.device import WATCH_LINES, Device
 from framework.inference.schedule import Schedule
@@ -173,6 +173,7 @@ class Engine:
         order = sorted(range(len(requests)), key=lambda i: -limits[i])
         by_place = {i: self._book.hand_in(requests[i], base, limits[i], on_tokens) for i in order}
         tickets = [by_place[i] for i in range(len(requests))]
+        own = set(tickets)
         found: dict[tuple[Ticket, int], Completion] = {}
         total = sum(request.samples for request in requests)
         try:
@@ -181,15 +182,20 @@ class Engine:
                     if update.completion is not None:
                         if update.completion.finish_reason == "error":
                             raise FloatingPointError(update.completion.error)
-                        found[update.ticket, update.sample] = update.completion
+                        if update.ticket in own:  # a call-back may have handed in others
+                            found[update.ticket, update.sample] = update.completion
+                if self.idle and len(found) < total:
+                    raise UserError(
+                        "A sample waits for resume(), which generate() does not call. Use submit() and step()."
+                    )
                 if progress is not None:
                     progress(len(found), total, self._book.generated - before)
         finally:
             if len(found) < total:
                 for ticket in tickets:
                     self.abort(ticket)
+                self._book.news = [update for update in self._book.news if update.ticket not in own]
                 self._book.forget(tickets)
-                self._book.news.clear()
                 if self._device.recover():  # an interrupted call has taken the cache with it
                     self._schedule.forget()
         return [found[t, s] for t, request in zip(tickets, requests, strict=True) for s in range(request.samples)]
@@ -207,7 +213,7 @@ class Engine:
                 raise UserError(
                     f"text {number} has {len(tokens)} tokens. Give 1 to engine.max_length={self.config.max_length}."
                 )
-            self._check(Request(id=0, prompt=tokens[: self.config.max_length - 1], max_tokens=1))
+            check_tokens(tokens, f"text {number}", self.vocab_size)
         return self._schedule.score(texts, temperature)
 
     # --- one at a time ---
@@ -232,7 +238,8 @@ class Engine:
         """One round: seat, read prompts, decode once. Returns what is new; nothing when the engine is idle."""
         schedule = self._schedule
         if schedule.busy:
-            filled = schedule.fill()
+            before = schedule.progress
+            schedule.fill()
             if self._watches.changed:
                 self._device.watch(self._watches.table)
                 self._watches.changed = False
@@ -243,24 +250,28 @@ class Engine:
                 self._live_steps += int(out.live_steps)
                 self._calls += 1
                 self._book.take(running, out, self.version)
-            elif not filled and schedule.busy and not self._book.news:
+            elif before == schedule.progress and schedule.busy and not self._book.news:
                 held = sum(seq is not None for seq in schedule.seats)
                 raise RuntimeError(
                     f"{len(schedule.waiting)} samples wait, but {held} held ones take all slots or pages. Release some of them."
                 )
-        news, self._book.news = self._book.news, []
-        for update in news:
-            callback = self._book.callbacks.get(update.ticket)
-            if callback is not None:
-                callback(update)
-        self._book.forget({update.ticket for update in news if update.completion is not None})
-        return news
+        told: list[Update] = []
+        try:
+            for _ in range(len(self._book.news)):  # what call-backs cause comes next time
+                told.append(self._book.news.pop(0))
+                callback = self._book.callbacks.get(told[-1].ticket)
+                if callback is not None:
+                    callback(told[-1])
+        finally:  # one that raises loses its own update, and nobody else's
+            self._book.forget({update.ticket for update in told if update.completion is not None})
+        return told
 
     def abort(self, ticket: Ticket, sample: int | None = None) -> None:
         """End a request, or one sample of it, now. The next `step` has the completions, with what there is."""
         for seq in self._book.tickets.get(ticket, ()):
             if seq.state != "done" and sample in (None, seq.sample):
                 self._book.end(seq, "abort")
+        self._book.forget([ticket])
 
     # --- samples that are held ---
 
@@ -277,7 +288,7 @@ class Engine:
 
         Args:
             token: put in the place of its last one (which no cache has seen yet).
-            tokens: added behind, as if it had drawn them; their log-probabilities are nan.
+            tokens: added behind, as if it had drawn them. The log-probabilities of all tokens put in by hand are nan.
             max_tokens: at most so many more new tokens; None: what is left of the request's.
         """
         seq = self._held(ticket, sample)
@@ -289,13 +300,16 @@ class Engine:
         self._limit(seq, max_tokens, more=len(tokens))
         if token is not None:
             seq.tokens[-1] = int(token)
+            seq.log.forget_last(LOGGED)
         seq.tokens.extend(int(t) for t in tokens)
         if tokens:
-            nothing = np.full(len(tokens), np.nan, np.float32)
-            seq.log.add(dict.fromkeys(LOGGED, nothing))
+            seq.log.add(self._unknown(seq.request, len(tokens)))
         seq.limit = self._limit(seq, max_tokens)
         if seq.stream is not None:
-            seq.stream = seq.stream.after(seq.tokens)
+            if seq.ending is None and token is None:
+                seq.unsaid += seq.stream.push(list(tokens))
+            else:
+                self._restart_text(seq)
         self._schedule.restart(seq)
 
     def fork(self, ticket: Ticket, sample: int, count: int, *, max_tokens: int | None = None) -> list[int]:
@@ -307,6 +321,10 @@ class Engine:
         seq = self._alive(ticket, sample)
         if count < 1:
             raise UserError(f"fork() got count={count}. Use at least 1.")
+        if seq.request.group is not None:
+            raise UserError(
+                "A sample of a group cannot be forked: the group would not know how long the fork was. Leave one out."
+            )
         limit = self._limit(seq, max_tokens)
         siblings = self._book.tickets[ticket]
         base = _fold(seq.key, _FORK + len(seq.tokens))
@@ -327,8 +345,8 @@ class Engine:
                 slot=None,
                 filled=0,
             )
-            if fork.stream is not None and seq.state == "held":
-                fork.stream = fork.stream.after(fork.tokens)
+            if seq.ending is not None:  # it was said to its end
+                self._restart_text(fork)
             forks.append(fork)
         siblings.extend(forks)
         self._schedule.fork(seq, forks)
@@ -352,6 +370,21 @@ class Engine:
         return check_request(
             request, self.config, vocab_size=self.vocab_size, has_text=self._book.tokenizer is not None
         )
+
+    def _unknown(self, request: Request, count: int) -> dict[str, np.ndarray]:
+        """What is logged of tokens that were put in by hand."""
+        nothing = lambda *shape: np.full((count, *shape), np.nan, np.float32)  # noqa: E731
+        found = {name: nothing() for name in LOGGED}
+        if most := request.top_logprobs:
+            found |= {"top_tokens": np.full((count, most), -1, np.int32), "top_logp": nothing(most)}
+        return found | ({"hidden": nothing(self._device.width)} if self.config.keep_hidden else {})
+
+    def _restart_text(self, seq: Sequence) -> None:
+        """The text goes on behind a stop text, or with another last token; what was not said of it comes with the next update."""
+        if seq.stream is not None:
+            said = seq.stream.text
+            seq.stream = seq.stream.after(seq.tokens)
+            seq.unsaid = seq.stream.text[len(said) :] if seq.stream.text.startswith(said) else ""
 
     def _limit(self, seq: Sequence, max_tokens: int | None, more: int = 0) -> int:
         """Most new tokens in all, `more` of them put in by hand."""

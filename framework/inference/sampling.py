@@ -35,7 +35,7 @@ class Drawn:
     logp: jax.Array  # float32, of the distribution drawn from; for temperature 0 that of the model
     logp_untempered: jax.Array  # float32, of the distribution of the model
     entropy: jax.Array  # float32, nats, of the distribution of the model
-    finite: jax.Array  # bool, false where a logit is NaN or plus infinity
+    finite: jax.Array  # bool, false where a logit is NaN or plus infinity, or no token is left to draw
     logz: jax.Array  # float32, log of the sum of exp(logits)
 
 
@@ -84,7 +84,7 @@ def draw(keys: jax.Array, position: jax.Array, logits: jax.Array, how: Sampling,
     logp_untempered = pick(own) - log_total
     logp = jnp.where(greedy, logp_untempered, pick(scaled) - jnp.log(mass))
     logz = top[:, 0] + log_total
-    return Drawn(token, logp, logp_untempered, entropy, jnp.isfinite(logz), logz)
+    return Drawn(token, logp, logp_untempered, entropy, jnp.isfinite(logz) & jnp.isfinite(logp), logz)
 
 
 def _invert(chances: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:

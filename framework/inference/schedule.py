@@ -70,7 +70,9 @@ class Schedule:
         """Seat forks beside their origin, sharing its cache, while slots are free; the others wait and read it again."""
         copies: list[tuple[int, int]] = []
         for fork in forks:
-            shard = None if seq.slot is None else self._shard(seq.slot)
+            shard = (
+                None if seq.slot is None or seq.unfilled else self._shard(seq.slot)
+            )  # what is half read is read again
             pairs = None
             if shard is not None and self._free[shard]:
                 slot = self._free[shard][0]
@@ -87,8 +89,11 @@ class Schedule:
             self.device.copy([copies if r == shard else [] for r in range(self.device.shards)])
 
     def forget(self) -> None:
-        """Prompts that were read are not shared with samples seated from now on."""
+        """The weights have changed: prompts that were read are not shared any more, and those that are half read begin again."""
         self._prefix.clear()
+        for seq in self.seats:
+            if seq is not None and seq.state == "filling" and not seq.tokens:
+                seq.filled = 0
 
     # --- seats ---
 
@@ -153,12 +158,13 @@ class Schedule:
 
     # --- reading prompts ---
 
-    def fill(self) -> bool:
-        """Seat what waits and read prompts; True if there was anything to do.
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Changes when somebody was seated for good, or something was read."""
+        return len(self.waiting), self.prompt_tokens
 
-        Rows that can be decoded now do not wait for more than one call of it.
-        """
-        before = (len(self.waiting), self.prompt_tokens)
+    def fill(self) -> None:
+        """Seat what waits and read prompts. Rows that can be decoded now do not wait for more than one call of it."""
         self._seat_waiting()
         self._fit_cache()
         stalls = any(seq is not None and seq.state == "running" for seq in self.seats)
@@ -175,7 +181,6 @@ class Schedule:
             if stalls:
                 self._share_prompts()
                 break
-        return before != (len(self.waiting), self.prompt_tokens)
 
     def _is_short(self, seq: Sequence) -> bool:
         return seq.filled == 0 and seq.unfilled <= self.config.prefill_tokens
@@ -228,11 +233,14 @@ class Schedule:
         for seqs in leaders:
             mine, used = [], 0
             for seq in seqs:
-                if self._is_short(seq) and used + seq.unfilled <= self.config.prefill_tokens:
+                fits = used + seq.unfilled <= self.config.prefill_tokens
+                if self._is_short(seq) and fits and self._has_places(seq):
                     mine.append(seq)
                     used += seq.unfilled
             chosen.append(mine)
         used = max(sum(seq.unfilled for seq in mine) for mine in chosen)
+        if not used:
+            return
         size = next(n for n in self.config.prefill_lengths if n >= used)
         tokens, positions, segments, rows = _flat_arrays(self.device.shards, size, self.config.pad_token)
         for r, mine in enumerate(chosen):
@@ -253,7 +261,10 @@ class Schedule:
     def _read_part(self, leaders: Many[Many[Sequence]]) -> None:
         """The next tokens of one longer sample a shard."""
         chosen = [next((seq for seq in seqs if not self._is_short(seq)), None) for seqs in leaders]
-        most = max(seq.unfilled for seq in chosen if seq is not None)
+        chosen = [seq if seq is not None and self._has_places(seq) else None for seq in chosen]
+        most = max((seq.unfilled for seq in chosen if seq is not None), default=0)
+        if not most:
+            return
         lengths = self.config.prefill_lengths
         size = lengths[0] if most <= lengths[0] else lengths[-1]
         rows = np.full(self.device.shards, -1, np.int32)
@@ -287,7 +298,7 @@ class Schedule:
 
     def _steps_of(self, seq: Sequence) -> int:
         """Most new tokens of the next call."""
-        return 0 if seq.state == "held" else max(min(self.config.decode_steps, _limit(seq) - len(seq.tokens)), 0)
+        return 0 if seq.state == "held" else max(min(self.config.decode_steps, _limit(seq) - len(seq.tokens)), 1)
 
     def _retract(self, seq: Sequence) -> None:
         """Back to the head of the queue, its memory free: it will be read again with the tokens it has."""
@@ -295,6 +306,13 @@ class Schedule:
         seq.state, seq.filled = "waiting", 0
         self.waiting.appendleft(seq)
         self.retracted += 1
+
+    def _has_places(self, seq: Sequence) -> bool:
+        """Places for all that is about to be read; one for which there are none gives up its seat for now."""
+        if self._memory.ensure(seq.slot, seq.length):  # pyright: ignore[reportArgumentType]
+            return True
+        self._retract(seq)
+        return False
 
     def _make_room(self) -> None:
         """Places for the tokens of the next call, oldest samples first; the youngest of the shard gives way."""
@@ -354,7 +372,6 @@ class Schedule:
             )
         device, config = self.device, self.config
         nothing = Rows(**_split(_row_table(device.rows, config.max_stop_tokens)))  # pyright: ignore[reportArgumentType]
-        long = config.max_length - 1 > config.prefill_tokens
         jobs: list[Callable[[], None]] = []
 
         def flat(size: int) -> None:
@@ -369,7 +386,7 @@ class Schedule:
         for length in config.cache_lengths:
             jobs.append(lambda length=length: device.resize(length))
             jobs += [lambda size=size: flat(size) for size in config.prefill_lengths]
-            parts = (config.prefill_lengths[0], config.prefill_lengths[-1]) if long else config.prefill_lengths[:1]
+            parts = (config.prefill_lengths[0], config.prefill_lengths[-1])
             jobs += [lambda size=size: part(size) for size in dict.fromkeys(parts)]
             jobs += [lambda n=n: device.copy([[(0, -1)] * n] * device.shards) for n in device.copy_sizes]
             jobs.append(lambda: _call(device.decode, nothing, 1))

@@ -1,6 +1,7 @@
 """What the host knows of one sample of a request while it waits, runs or is held."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,14 @@ class Log:
         """Append arrays by field name."""
         for name, value in more.items():
             getattr(self, name).append(value)
+
+    def forget_last(self, names: Iterable[str]) -> None:
+        """NaN for the last token in these fields. Forks share arrays, so that it is a copy that changes."""
+        for name in names:
+            parts = getattr(self, name)
+            i = max(i for i, part in enumerate(parts) if len(part))
+            parts[i] = parts[i].copy()
+            parts[i][-1] = np.nan
 
     def cut(self, length: int) -> dict[str, np.ndarray | None]:
         """The first `length` of each field; None for one that was never recorded."""
@@ -69,6 +78,7 @@ class Sequence:
     version: int = 0
     cap: int | None = None  # of its group: most new tokens without the closing one
     ending: Ending | None = None
+    unsaid: str = ""  # text of tokens put in by hand, for the next update
 
     @property
     def request(self) -> Request:

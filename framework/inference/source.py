@@ -1,17 +1,20 @@
 """From the folder of a checkpoint to an engine that can generate: what `maypole generate --model` and `maypole serve` open."""
 
+import contextlib
 import dataclasses
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from framework.errors import UserError
 
 if TYPE_CHECKING:
     from flax import nnx
 
     from framework.inference.engine import Engine
 
-__all__ = ["Checkpoint", "Spoken", "open_checkpoint"]
+__all__ = ["Checkpoint", "Spoken", "open_checkpoint", "said_when_memory_ends"]
 
 DType = Literal["float32", "bfloat16"]
 
@@ -46,6 +49,16 @@ class Checkpoint:
     parameters: int
     """Number of weights."""
     dtype: DType
+    vocab_size: int
+    """Tokens the model can draw."""
+
+    def check_length(self, max_length: int | None) -> None:
+        """Raises UserError for sequences that are longer than those the model was made for."""
+        if max_length is not None and self.max_position is not None and max_length > self.max_position:
+            raise UserError(
+                f"--max-length {max_length} is more than the {self.max_position} tokens the model was made for. "
+                f"Use {self.max_position}."
+            )
 
     def engine(
         self,
@@ -62,6 +75,7 @@ class Checkpoint:
         from framework.inference.config import EngineConfig
         from framework.inference.engine import Engine
 
+        self.check_length(max_length)
         stops = self.tokenizer.stop_ids
         config = EngineConfig(
             slots=slots,
@@ -77,7 +91,24 @@ class Checkpoint:
         )
         if decode_steps is not None:
             config = dataclasses.replace(config, decode_steps=decode_steps)
-        return Engine(self.model, config, tokenizer=Spoken(self.tokenizer))
+        with said_when_memory_ends():
+            return Engine(self.model, config, tokenizer=Spoken(self.tokenizer))
+
+
+@contextlib.contextmanager
+def said_when_memory_ends() -> Iterator[None]:
+    """A cache that does not fit in memory is a UserError: smaller sizes are the cure."""
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"The memory of the device is too small for the model and the cache: {str(error).splitlines()[0][:200]} "
+            "Use fewer --slots, a shorter --max-length, or set --cache-bytes."
+        ) from error
 
 
 def open_checkpoint(
@@ -106,7 +137,7 @@ def open_checkpoint(
     config = source.config()
     graphdef = nnx.split(names.abstract_decoder(config))[0]
     model = nnx.merge(graphdef, source.load())
-    return Checkpoint(model, tokenizer, config.max_position, config.parameter_count(), dtype)
+    return Checkpoint(model, tokenizer, config.max_position, config.parameter_count(), dtype, config.vocab_size)
 
 
 def _stored_dtype(folder: Path) -> DType:

@@ -68,6 +68,10 @@ class LanguageModel(Protocol):
 class TextDecoder(Protocol):
     """What the engine needs of a tokenizer, for stop strings and text."""
 
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` up to the first stop id."""
         ...

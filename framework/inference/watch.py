@@ -33,7 +33,7 @@ class WatchTable:
         self._users[key] += 1
         return self._line[key]
 
-    def release(self, key: object) -> None:
-        """One user less; the line stays until another key needs it."""
-        if self._users.get(key, 0):
+    def release(self, key: object, line: int) -> None:
+        """One user of this line less; it stays until another key needs it. The last line counts no users."""
+        if self._line.get(key) == line:
             self._users[key] -= 1

@@ -64,7 +64,7 @@ class SlotCache:
             return constrain(empty, "batch", "kv_heads", *(None for _ in shape))
 
         size, layers = config.head_dim, range(config.layers)
-        block = math.gcd(slots, 128 if platform() == "tpu" else 64)
+        block = math.gcd(slots, 64)
         keys = tuple(zeros(slots // block, size, block) for _ in layers)
         return cls(keys, tuple(zeros(slots, size) for _ in layers))
 

@@ -8,7 +8,7 @@ import pytest
 from engine_parts import CONFIG, naive_greedy, prompts, small_model
 
 from framework.errors import UserError
-from framework.inference import Engine, Request
+from framework.inference import Engine, GroupStop, Request
 
 LAYOUTS = {"slots": {}, "paged": {"layout": "paged", "page_size": 4}}
 both = pytest.mark.parametrize("layout", LAYOUTS)
@@ -30,6 +30,11 @@ def finish(engine: Engine) -> dict:
             if update.completion is not None:
                 found[update.ticket, update.sample] = update.completion
     return found
+
+
+def step(engine: Engine, times: int) -> None:
+    for _ in range(times):
+        engine.step()
 
 
 def empty(engine: Engine) -> bool:
@@ -264,3 +269,169 @@ def test_ten_thousand_requests_with_aborts_leave_no_slot_page_or_record_behind(l
     assert finished == 10_000
     assert empty(engine)
     assert engine.stats.generated_tokens > 10_000
+
+
+# --- found by attacking it ---
+
+
+def drawn_as(request: Request, key, *engines: Engine) -> list:
+    return [[c.tokens.tolist() for c in engine.generate([request], key)] for engine in engines]
+
+
+def test_a_member_of_a_group_that_closes_with_its_last_token_is_the_same_on_pages():
+    """It once decoded a token for which it had no page."""
+    changes = {"slots": 2, "max_length": 48, "max_new_tokens": 40, "decode_steps": 8}
+    slots, paged = shared("slots", **changes), shared("paged", **changes)
+    group = GroupStop(token=11, count=2)
+    for seed in range(6):
+        for i in range(4):
+            request = Request(
+                id=i, prompt=[2] * (1 + i), samples=4, max_tokens=30, temperature=0.8, ignore_stop=True, group=group
+            )
+            one, other = drawn_as(request, seed, slots, paged)
+            assert one == other
+    paged._device.memory.check()
+
+
+@both
+def test_many_tokens_put_in_by_hand_get_places_of_their_own(layout):
+    engine = shared(layout, max_length=60)
+    ticket = engine.submit(Request(id=0, prompt=[2, 3], max_tokens=4, hold=True, temperature=0.0, ignore_stop=True), 1)
+    start = finish(engine)[ticket, 0].tokens.tolist()
+    added = list(range(5, 25))
+    engine.resume(ticket, 0, tokens=added, max_tokens=6)
+    done = finish(engine)[ticket, 0]
+    tokens = [2, 3, *start, *added]
+    assert done.tokens.tolist() == [*start, *added, *naive_greedy(small_model(), tokens, 6, room=60, stop=None)]
+    assert np.isnan(done.logp[4:24]).all()
+    score = engine.score([[2, 3, *done.tokens]])[0].logp[1:]
+    np.testing.assert_allclose(done.logp[24:], score[24:], atol=1e-5)
+    engine.release(ticket, 0)
+    assert empty(engine)
+
+
+@both
+@pytest.mark.parametrize("rounds", [1, 2], ids=["not read", "half read"])
+def test_a_sample_can_be_forked_before_its_prompt_is_read(layout, rounds):
+    engine = shared(layout, slots=6, max_length=120, prefill_tokens=64)
+    prompt = np.random.default_rng(5).integers(2, 40, 100).tolist()
+    other = engine.submit(Request(id=9, prompt=[3, 4], max_tokens=10, ignore_stop=True), 0)
+    engine.step()
+    ticket = engine.submit(Request(id=1, prompt=prompt, max_tokens=5, ignore_stop=True), 0)
+    for _ in range(rounds - 1):
+        engine.step()  # one part of the prompt, beside the other sample
+    forks = engine.fork(ticket, 0, 3)
+    done = finish(engine)
+    assert len(done[other, 0].tokens) == 10
+    for sample in (0, *forks):
+        tokens = done[ticket, sample].tokens
+        score = engine.score([[*prompt, *tokens]])[0].logp[len(prompt) - 1 :]
+        np.testing.assert_allclose(done[ticket, sample].logp, score, atol=1e-5)
+    assert empty(engine)
+
+
+@both
+def test_weights_that_change_while_a_prompt_is_half_read_are_used_for_all_of_it(layout):
+    import jax
+    from flax import nnx
+
+    engine = make(layout, slots=2, max_length=120, prefill_tokens=64)
+    prompt = np.random.default_rng(6).integers(2, 40, 100).tolist()
+    engine.submit(Request(id=9, prompt=[3, 4], max_tokens=10, ignore_stop=True), 0)
+    engine.step()
+    ticket = engine.submit(Request(id=1, prompt=prompt, max_tokens=5, samples=3, ignore_stop=True), 0)
+    engine.step()
+    engine.load(jax.tree.map(lambda x: x * 0.7, nnx.state(small_model())), version=2)
+    done = finish(engine)
+    for sample in range(3):
+        tokens = done[ticket, sample].tokens
+        score = engine.score([[*prompt, *tokens]])[0].logp[len(prompt) - 1 :]
+        np.testing.assert_allclose(done[ticket, sample].logp, score, atol=1e-5)
+
+
+def test_numbers_of_tokens_put_in_by_hand_are_nan_and_stay_beside_their_tokens():
+    engine = make(top_logprobs=2, keep_hidden=True, max_length=40)
+    request = Request(id=0, prompt=[2, 3], max_tokens=4, hold=True, ignore_stop=True, top_logprobs=2)
+    ticket = engine.submit(request, 1)
+    first = finish(engine)[ticket, 0]
+    engine.resume(ticket, 0, token=7, tokens=(8, 9), max_tokens=5)
+    done = finish(engine)[ticket, 0]
+    assert {len(x) for x in (done.tokens, done.logp, done.top_tokens, done.top_logp, done.hidden)} == {11}
+    assert np.isnan(done.logp[3:6]).all()
+    assert not np.isnan(np.delete(done.logp, [3, 4, 5])).any()
+    np.testing.assert_array_equal(first.logp[:3], done.logp[:3])
+    assert not np.isnan(first.logp).any(), "the completion given before stays as it was"
+
+
+def test_held_samples_that_leave_too_few_pages_are_an_error_and_not_a_hang():
+    page = 2 * 2 * 2 * 8 * 4 * 4
+    changes = {"slots": 2, "max_length": 16, "max_new_tokens": 16, "decode_steps": 16, "cache_bytes": 5 * page}
+    for length in (3, 5):
+        engine = make("paged", **changes)
+        request = Request(id=1, prompt=[2] * length, samples=2, max_tokens=11, hold=True, ignore_stop=True)
+        engine.submit(request, 1)
+        with pytest.raises(RuntimeError, match="Release some"):
+            step(engine, 50)
+
+
+def test_generate_says_so_when_a_sample_would_wait_for_ever():
+    engine = make(ask=lambda hidden, logits, token: token >= 0)
+    with pytest.raises(UserError, match=r"submit\(\) and step\(\)"):
+        engine.generate([Request(id=0, prompt=[3, 4], ignore_stop=True)], 0)
+    assert empty(engine)
+
+
+def test_a_call_back_may_hand_in_and_abort_and_raise_and_nobody_elses_news_is_lost():
+    engine = shared()
+    heard, more = [], []
+
+    def hear(update):
+        heard.append((update.sample, update.completion and update.completion.finish_reason))
+        if not more:
+            more.append(engine.submit(Request(id=77, prompt=[5], max_tokens=2, ignore_stop=True), 0))
+
+    (done,) = engine.generate([Request(id=0, prompt=[3, 4], ignore_stop=True)], 0, on_tokens=hear)
+    assert len(done.tokens) == 10
+    finish(engine)
+    heard.clear()
+    box = []
+
+    def stop(update):
+        heard.append((update.sample, update.completion and update.completion.finish_reason))
+        if update.completion is not None and update.sample == 0:
+            engine.abort(box[0])
+
+    request = Request(id=0, prompt=[3, 4], samples=4, max_tokens=6, ignore_stop=True)
+    box.append(engine.submit(request, 0, on_tokens=stop))
+    finish(engine)
+    assert {s for s, reason in heard if reason} == {0, 1, 2, 3}
+
+    def broken(update):
+        raise OSError("no space")
+
+    first = engine.submit(Request(id=0, prompt=[3, 4], max_tokens=2, ignore_stop=True), 0, on_tokens=broken)
+    second = engine.submit(Request(id=1, prompt=[3, 4], max_tokens=2, ignore_stop=True), 0)
+    with pytest.raises(OSError, match="no space"):
+        engine.step()
+    assert [ticket for ticket, _ in finish(engine)] == [second]
+    assert first not in engine._book.tickets
+    assert empty(engine)
+
+
+def test_aborting_a_held_sample_frees_everything_and_a_group_can_be_committed():
+    engine = shared()
+    ticket = engine.submit(Request(id=0, prompt=[3], max_tokens=2, hold=True, ignore_stop=True), 0)
+    finish(engine)
+    engine.abort(ticket)
+    assert empty(engine)
+    group = Request(id=1, prompt=[3, 4], samples=4, ignore_stop=True, group=GroupStop(token=39, count=4))
+    ticket = engine.submit(group, 0)
+    engine.step()
+    engine.commit(ticket, 2)
+    done = finish(engine)
+    assert set(done) == {(ticket, 2)}
+    with pytest.raises(UserError, match="cannot be forked"):
+        engine.fork(engine.submit(group, 0), 0, 2)
+    engine.abort(next(iter(engine._book.tickets)))
+    finish(engine)
+    assert empty(engine)

@@ -90,6 +90,60 @@ def test_a_stop_text_without_a_tokenizer_is_refused():
         plain().generate([Request(id=0, prompt=[2], stop=("x",))], 0)
 
 
+def test_a_stop_text_is_found_also_when_every_token_is_asked_about():
+    engine = Engine(speaker(), TEXT, tokenizer=TOKENIZER, ask=lambda hidden, logits, token: token >= 0)
+    (whole,) = talker().generate([ask()], 3)
+    stop = whole.text[9:12]
+    ticket, said, done = engine.submit(ask(stop=(stop,)), 3), [], None
+    while not engine.idle:
+        for update in engine.step():
+            said.append(update.text)
+            done = update.completion or done
+            if update.asked:
+                engine.resume(ticket, 0)
+    assert (done.finish_reason, done.stop, done.text) == ("stop", stop, whole.text[: whole.text.find(stop)])
+    assert "".join(said) == done.text
+
+
+def test_text_of_a_sample_that_goes_on_behind_its_stop_is_said_once_and_whole():
+    engine = talker()
+    (whole,) = engine.generate([ask()], 3)
+    stop = whole.text[9:12]
+    ticket, said, done = engine.submit(ask(stop=(stop,), hold=True), 3), [], None
+    for _ in range(40):
+        while not engine.idle:
+            for update in engine.step():
+                said.append(update.text)
+                done = update.completion or done
+        if done.finish_reason == "length":
+            break
+        engine.resume(ticket, 0)
+    assert done.tokens.tolist() == whole.tokens.tolist()
+    assert "".join(said) == done.text == whole.text
+    engine.release(ticket, 0)
+
+
+def test_a_watched_token_stays_watched_when_other_requests_come_and_go():
+    engine = talker()
+    (whole,) = engine.generate([ask()], 3)
+    stop = whole.text[20:23]
+    go = lambda *stops: engine.submit(ask(stop=stops), 3)  # noqa: E731
+    filling = [go(f"zzz{i}") for i in range(6)]
+    beyond = go(stop)  # all lines are taken
+    engine.abort(filling[0])
+    kept = go(stop)
+    engine.abort(beyond)
+    go("qqq")
+    found = {}
+    while not engine.idle:
+        for update in engine.step():
+            if update.completion is not None:
+                found[update.ticket] = update.completion
+    (alone,) = engine.generate([ask(stop=(stop,))], 3)
+    assert found[kept].tokens.tolist() == alone.tokens.tolist()
+    assert found[kept].stop == stop
+
+
 # --- lengths and stop tokens ---
 
 
@@ -251,6 +305,9 @@ def test_a_full_queue_refuses_and_keeps_what_it_has():
         ({"stop_tokens": tuple(range(2, 12))}, "max_stop_tokens=11"),
         ({"group": GroupStop(token=5, count=2)}, "Use a count from 1 to 1"),
         ({"hold": True}, "submit"),
+        ({"stop": ["x"]}, "Give a tuple of texts"),
+        ({"temperature": 1e39}, "up to 1e30"),
+        ({"samples": 2, "group": GroupStop(token=40, count=1)}, "group.token=40"),
     ],
 )
 def test_requests_that_cannot_run_say_what_to_type(change, advice):
@@ -267,6 +324,7 @@ def test_requests_that_cannot_run_say_what_to_type(change, advice):
         ({"cache_bytes": 100}, "Set cache_bytes="),
         ({"cache_bytes": 100, "layout": "paged"}, "Set cache_bytes="),
         ({"stop_tokens": tuple(range(9))}, "max_stop_tokens=9"),
+        ({"top_logprobs": 41}, "40 tokens of the model"),
     ],
 )
 def test_sizes_that_cannot_work_say_what_to_type(change, advice):
