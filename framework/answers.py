@@ -16,7 +16,7 @@ from typing import Any
 
 from framework.config_text import Json
 from framework.errors import UserError
-from framework.prompts import Prompt
+from framework.prompts import Prompt, parse_line
 
 __all__ = ["ANSWER_KEYS", "AnswersFile"]
 
@@ -32,12 +32,17 @@ class AnswersFile:
             UserError: the file is there and was made with other prompts or settings, or by something else; is no regular
                 file; or another process writes it.
         """
+        if path.is_symlink():  # the sorted file takes the place of the target, not of the link
+            path = path.resolve()
         self.path, self.cut_bytes = path, 0
         self._settings, self._prompts = dict(settings), {prompt.line: prompt for prompt in prompts}
         if path.exists() and not path.is_file():
             raise UserError(f"--out {path} is no regular file. Leave --out out to print the answers.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = _open_locked(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = _open_locked(path)
+        except OSError as error:
+            raise UserError(f"--out {path} cannot be written: {error.strerror}. Give another one.") from error
         try:
             if overwrite and os.fstat(self._file.fileno()).st_size:
                 path.rename(_aside(path))
@@ -171,7 +176,7 @@ def _dumps(record: Mapping[str, Any], *, sort: bool = False) -> bytes:
 
 def _parse(raw: bytes) -> Mapping[str, Any] | None:
     try:
-        answer = json.loads(raw)
+        answer = parse_line(raw)
     except ValueError:
         return None
     return answer if isinstance(answer, dict) else None

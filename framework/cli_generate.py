@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from framework.cli_paths import check_file
+from framework.cli_paths import as_text, check_file
 from framework.config_text import diff_json, to_json
 from framework.errors import UserError
 from framework.rundata import RunDataError, read_jsonl
@@ -72,7 +72,7 @@ def generate_command(argv: Sequence[str]) -> int:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
-        print(options.out)
+        print(as_text(options.out))
     else:
         _show(records)
     return 0
@@ -89,12 +89,18 @@ def _stage(run: RunDir, name: str | None) -> StageDir:
 
 
 def _read_prompts(file: Path) -> list[str]:
-    if not file.is_file():
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file} is no regular file. For a run --prompts takes a JSONL file on disk.")
+    if not file.exists():
         raise UserError(f"There is no file {file}. --prompts takes a JSONL file, --prompt the text itself.")
     try:
         lines, cut = read_jsonl(file)
     except RunDataError as error:
         raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}. Give another file with --prompts.") from error
+    except RecursionError as error:
+        raise UserError(f"{file} has a line that is nested too deeply. Take it out.") from error
     if cut:
         raise UserError(f'The last line of {file} is not a JSON object. Each line looks like {{"prompt": "..."}}.')
     return [_prompt_of(line, number, file) for number, line in enumerate(lines, start=1)]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from framework.answers import AnswersFile
 from framework.cli_generate_options import check_options, model_parser, prompts_of, settings_of
+from framework.cli_paths import as_text
 from framework.cli_progress import TokenProgress
-from framework.cli_values import parse_bytes, template_values
+from framework.cli_values import in_options, parse_bytes, template_values
 from framework.errors import UserError
 from framework.prompts import Prompt
 
@@ -48,7 +49,7 @@ def model_command(argv: Sequence[str]) -> int:
         again = shlex.join(["maypole", "generate", *(word for word in argv if word != "--overwrite")])
         print(f"\nStopped. To continue: {again}", file=sys.stderr)
         return 143 if isinstance(error, _Terminated) else 130
-    print(options.out)
+    print(as_text(options.out))
     return 0
 
 
@@ -139,14 +140,7 @@ def _job(options: argparse.Namespace, prompts: Sequence[Prompt]) -> "Job":
             logprobs=options.logprobs is not None,
         )
     except UserError as error:
-        raise UserError(_in_options(str(error))) from error
-
-
-def _in_options(message: str) -> str:
-    """The engine names its own fields: say how they are typed here."""
-    named = [name for name in ("cache_bytes", "max_length", "slots", "layout") if f"{name}=" in message]
-    typed = [f"engine.{name} is --{name.replace('_', '-')}" for name in named]
-    return f"{message} (Here {', '.join(typed)}.)" if typed else message
+        raise UserError(in_options(str(error))) from error
 
 
 class _Terminated(KeyboardInterrupt):

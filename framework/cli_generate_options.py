@@ -37,7 +37,8 @@ def model_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help='JSONL, each line an object with "prompt" or "question" (a text), "messages" (a conversation, written with the chat '
-        'template) or "tokens" (ids, read as they are); other keys are carried to the output',
+        'template; beside them "tools", a list of objects for it) or "tokens" (ids, read as they are); other keys are carried to '
+        "the output",
     )
     what.add_argument("--prompt", nargs="+", default=[], metavar="TEXT", help="one or more prompts, in quotes")
     what.add_argument("--out", type=Path, metavar="FILE", help="JSONL to write (default: print the answers)")
@@ -183,8 +184,8 @@ def settings_of(options: argparse.Namespace) -> dict[str, Json]:
     else:
         name = folder.resolve().name
     template = options.chat_template
-    if template is not None and Path(template).is_file():
-        template = Path(template).read_text(encoding="utf-8")
+    if template is not None:
+        template = importlib.import_module("models.messages").read_template(template)
     names = (
         "samples",
         "max_tokens",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from framework.errors import UserError
 
-__all__ = ["check_file", "check_folder", "check_name"]
+__all__ = ["as_text", "check_file", "check_folder", "check_name"]
 
 _LONGEST = 200  # bytes; file systems take 255, and a run that is moved aside gets a longer name
 
@@ -39,16 +39,28 @@ def check_folder(folder: Path, option: str) -> None:
 
 def check_file(file: Path, option: str, default_name: str) -> None:
     """A `UserError` if `file` is a folder, or cannot be written."""
+    size = len(os.fsencode(file.name))
+    if size > _LONGEST:  # what is written beside it while it is made has a longer name
+        raise UserError(
+            f"{option} {file.name[:20]!r}... has a name of {size} bytes; one may have {_LONGEST}. Use a shorter one."
+        )
     try:
         is_folder = _exists(file) and file.is_dir()
     except OSError as error:
         raise UserError(f"{option} {str(file)[:40]!r} cannot be a file: {error.strerror}. Give another one.") from None
     if is_folder:
         raise UserError(f"{option} {file} is a folder, not a file. Type: {option} {file / default_name}")
+    if _exists(file) and not os.access(file, os.W_OK):
+        raise UserError(f"{option} {file} cannot be written: you may not change this file. Give another one.")
     try:
         check_folder(file.parent, option)
     except UserError as error:
         raise UserError(f"{option} {file} cannot be written. {error}") from None
+
+
+def as_text(path: Path | str) -> str:
+    """A path to print: bytes that are not UTF-8 are shown as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _exists(path: Path) -> bool:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.util
 import ipaddress
+import math
 import os
 import socket
 import sys
@@ -13,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framework.cli_values import parse_bytes, template_values
+from framework.cli_paths import as_text
+from framework.cli_values import in_options, parse_bytes, template_values
 from framework.errors import UserError
 from framework.experiment import Exportable
 from framework.rundir import RunDir
@@ -143,6 +145,7 @@ def serve_command(argv: Sequence[str]) -> int:
 
 
 def _serve(options: argparse.Namespace, listener: socket.socket, checkpoint: "Checkpoint", names: list[str]) -> int:
+    from framework.inference.source import said_when_memory_ends
     from framework.serve.metrics import Metrics
     from framework.serve.sampling import Limits
     from framework.serve.server import Server
@@ -150,17 +153,22 @@ def _serve(options: argparse.Namespace, listener: socket.socket, checkpoint: "Ch
     from framework.serve.worker import Worker
 
     max_length = options.max_length or min(checkpoint.max_position or _LONGEST, _LONGEST)
-    engine = checkpoint.engine(
-        slots=options.slots,
-        max_length=max_length,
-        decode_steps=options.decode_steps,
-        layout=options.layout,
-        cache_bytes=None if options.cache_bytes is None else parse_bytes(options.cache_bytes, "--cache-bytes"),
-        max_queue=options.max_queue,
-        top_logprobs=_TOP_LOGPROBS,
-    )
+    top_logprobs = min(_TOP_LOGPROBS, checkpoint.vocab_size)
+    try:
+        engine = checkpoint.engine(
+            slots=options.slots,
+            max_length=max_length,
+            decode_steps=options.decode_steps,
+            layout=options.layout,
+            cache_bytes=None if options.cache_bytes is None else parse_bytes(options.cache_bytes, "--cache-bytes"),
+            max_queue=options.max_queue,
+            top_logprobs=top_logprobs,
+        )
+    except UserError as error:
+        raise UserError(in_options(str(error))) from error
     if options.warmup:
-        _warm_up(engine)
+        with said_when_memory_ends():
+            _warm_up(engine)
     metrics = Metrics()
     service = Service(
         worker=Worker(engine, metrics),
@@ -168,7 +176,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, checkpoint: "Ch
         limits=Limits(
             max_length=max_length,
             vocab_size=engine.vocab_size,
-            top_logprobs=_TOP_LOGPROBS,
+            top_logprobs=top_logprobs,
             max_queue=options.max_queue,
         ),
         metrics=metrics,
@@ -186,7 +194,7 @@ def _serve(options: argparse.Namespace, listener: socket.socket, checkpoint: "Ch
 
     def ready() -> None:
         address = f"[{host}]" if ":" in host else host
-        print(f"{names[0]}: {slots} slots of {max_length} tokens at http://{address}:{port}/v1", flush=True)
+        print(f"{as_text(names[0])}: {slots} slots of {max_length} tokens at http://{address}:{port}/v1", flush=True)
 
     server = Server(service, grace=options.grace, access_log=options.access_log, ready=ready)
     code = 0 if server.answer(listener) else 1
@@ -209,6 +217,8 @@ def _check(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and not value >= least:
             raise UserError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
+    if math.isinf(options.grace):
+        raise UserError(f"--grace {options.grace} must be a number of seconds. Type for example --grace 600.")
     if not 0 <= options.port <= 65535:
         raise UserError(f"--port {options.port} must lie between 0 and 65535.")
     if options.cache_bytes is not None:

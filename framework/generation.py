@@ -11,7 +11,7 @@ from framework.errors import UserError
 from framework.inference.check import check_request
 from framework.inference.config import EngineConfig, Layout
 from framework.inference.engine import Engine
-from framework.inference.source import Checkpoint, Spoken
+from framework.inference.source import Checkpoint, Spoken, said_when_memory_ends
 from framework.inference.types import Completion, Request, Ticket
 from framework.prompts import Prompt
 
@@ -59,6 +59,7 @@ class Job:
         """New tokens so far."""
         self._seed, self._source, self._logprobs = seed, source, logprobs
         tokens = {prompt.line: self._encode(prompt, checkpoint.tokenizer) for prompt in prompts}
+        checkpoint.check_length(max_length)
         length = self._fitting_length(tokens, request.max_tokens, max_length, checkpoint.max_position)
         stops = checkpoint.tokenizer.stop_ids
         config = EngineConfig(
@@ -72,7 +73,8 @@ class Job:
             pad_token=checkpoint.tokenizer.pad_id,
             top_logprobs=request.top_logprobs,
         )
-        self._engine = Engine(checkpoint.model, config, tokenizer=Spoken(checkpoint.tokenizer))
+        with said_when_memory_ends():
+            self._engine = Engine(checkpoint.model, config, tokenizer=Spoken(checkpoint.tokenizer))
         self._requests: dict[int, Request] = {}
         for line, ids in tokens.items():
             room = min(request.max_tokens, length - len(ids))
@@ -141,10 +143,6 @@ class Job:
         """Tokens of the longest sequence. A prompt has to leave room for an answer."""
         line, longest = max(((line, len(ids)) for line, ids in tokens.items()), key=lambda pair: pair[1])
         needed = longest + max_tokens
-        if made_for is not None and asked is not None and asked > made_for:
-            raise UserError(
-                f"--max-length {asked} is more than the {made_for} tokens the model was made for. Use {made_for}."
-            )
         length = min(needed, asked or needed, made_for or needed)
         if longest >= length:
             limit = f"--max-length {asked}" if asked is not None else f"the model, made for {made_for} tokens,"

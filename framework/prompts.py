@@ -1,6 +1,7 @@
 """Prompts from a JSONL file: texts, conversations or token ids, one a line. Imports no jax."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any, Protocol
 
 from framework.errors import UserError
 
-__all__ = ["Prompt", "read_prompts"]
+__all__ = ["Prompt", "parse_line", "read_prompts"]
+
+_DEEPEST = 100  # lists and objects in each other; what writes them calls itself for each
 
 _KINDS: Mapping[str, tuple[type, str]] = {
     "messages": (list, 'a list such as [{"role": "user", "content": "..."}]'),
@@ -54,7 +57,12 @@ class Prompt:
         value = self.record[self.kind]
         if self.kind == "messages":
             tools = self.record.get("tools")
-            return tokenizer.chat.prompt(value, tools if isinstance(tools, list) else None)
+            if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+                raise UserError(
+                    'beside "messages", "tools" must be a list of objects, which the chat template writes. Rename the key if it '
+                    "is something else."
+                )
+            return tokenizer.chat.prompt(value, tools)
         if self.kind == "tokens":
             wrong = next((i for i in value if isinstance(i, bool) or not isinstance(i, int)), None)
             if wrong is not None:
@@ -77,21 +85,41 @@ def read_prompts(file: Path, *, reserved: Sequence[str] = ()) -> list[Prompt]:
     Raises:
         UserError: no such file, a line that is no object, has none or several of the keys, or one of the `reserved` ones.
     """
-    if not file.is_file():
-        raise UserError(f"There is no file {file}. --prompts takes a JSONL file, --prompt the text itself.")
+    try:
+        raw = file.read_bytes()  # of a pipe as well
+    except FileNotFoundError:
+        raise UserError(f"There is no file {file}. --prompts takes a JSONL file, --prompt the text itself.") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}. --prompts takes a JSONL file.") from error
     prompts = [
-        _prompt(line, number, file, reserved)
-        for number, line in enumerate(file.read_bytes().split(b"\n"), start=1)
-        if line.strip()
+        _prompt(line, number, file, reserved) for number, line in enumerate(raw.split(b"\n"), start=1) if line.strip()
     ]
     if not prompts:
         raise UserError(f'{file} holds no prompts. Each line looks like {{"prompt": "..."}}.')
     return prompts
 
 
+def parse_line(line: bytes) -> Any:
+    """JSON of a line. Raises ValueError for what is no JSON, and for what is nested too deeply."""
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if line.count(b"[") + line.count(b"{") > _DEEPEST:
+        level = [value]
+        for _ in range(_DEEPEST):
+            inner = (
+                item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)
+            )
+            level = list(itertools.chain.from_iterable(inner))
+        if any(isinstance(item, dict | list) for item in level):
+            raise ValueError(f"it is nested too deeply, in more than {_DEEPEST} levels")
+    return value
+
+
 def _prompt(line: bytes, number: int, file: Path, reserved: Sequence[str]) -> Prompt:
     try:
-        record = json.loads(line)
+        record = parse_line(line)
     except ValueError as error:  # json and UTF-8 errors are ValueErrors
         raise UserError(
             f'Line {number} of {file} is not JSON ({error}). Each line looks like {{"prompt": "..."}}.'

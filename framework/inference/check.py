@@ -8,9 +8,9 @@ from framework.errors import UserError
 from framework.inference.config import EngineConfig
 from framework.inference.types import Request
 
-__all__ = ["check_request", "check_tokens"]
+__all__ = ["LONGEST_STOP", "check_request", "check_tokens"]
 
-_LONGEST_STOP = 4096  # characters; all that has been said is looked through for its beginning
+LONGEST_STOP = 4096  # characters; all that has been said is looked through for its beginning
 
 
 def check_request(request: Request, config: EngineConfig, *, vocab_size: int, has_text: bool) -> int:
@@ -47,9 +47,9 @@ def check_request(request: Request, config: EngineConfig, *, vocab_size: int, ha
         raise UserError(
             f'{name} has stop={request.stop!r}. Give a tuple of texts that are not empty, such as stop=("\\n\\n",).'
         )
-    if request.stop and max(map(len, request.stop)) > _LONGEST_STOP:
+    if request.stop and max(map(len, request.stop)) > LONGEST_STOP:
         raise UserError(
-            f"{name} has a stop text of {max(map(len, request.stop)):,} characters. Use at most {_LONGEST_STOP:,}."
+            f"{name} has a stop text of {max(map(len, request.stop)):,} characters. Use at most {LONGEST_STOP:,}."
         )
     if request.stop and not has_text:
         raise UserError(

@@ -24,6 +24,9 @@ __all__ = ["build_app"]
 MAX_BODY = 8 * 2**20
 """Bytes of the largest request; a prompt of 100,000 token ids has under one million."""
 
+BODY_SECONDS = 30.0
+"""For a whole request to come in once its head is here."""
+
 log = logging.getLogger("maypole.serve")
 
 
@@ -45,6 +48,7 @@ def build_app(service: Service) -> ASGIApp:
         Exception: _mistake,
     }
     app = Starlette(routes=routes, exception_handlers=handlers)  # pyright: ignore[reportArgumentType]
+    app.router.redirect_slashes = False  # /health/ is not there, and says so as every other path does
     return _Door(app, service, {route.path for route in routes})
 
 
@@ -53,7 +57,7 @@ class _Door:
 
     def __init__(self, app: ASGIApp, service: Service, paths: set[str]):
         self._app, self._service, self._paths = app, service, paths
-        self._key = None if service.api_key is None else _digest(f"Bearer {service.api_key}".encode())
+        self._key = None if service.api_key is None else _digest(service.api_key.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the server speaks nothing else"
@@ -80,8 +84,9 @@ class _Door:
         if self._key is None:
             return True
         given = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         # Digests have one length, so that the time of the comparison says nothing about the key.
-        return len(given) == 1 and hmac.compare_digest(_digest(given[0]), self._key)
+        return scheme.lower() == b"bearer" and hmac.compare_digest(_digest(key.strip(b" ")), self._key)
 
     def _label(self, path: str) -> str:
         """One of a few, whatever is asked for."""
@@ -99,23 +104,24 @@ def _no_key() -> ApiError:
 
 def _answering(service: Service, read: Callable[[bytes, Service], Answer]):
     async def endpoint(http: HttpRequest) -> Response:
-        return await respond(http, service, await service.read(read, await _body(http)))
+        return await respond(http, service, await service.read(read, await _body(http, service)))
 
     return endpoint
 
 
-async def _body(http: HttpRequest) -> bytes:
+async def _body(http: HttpRequest, service: Service) -> bytes:
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # a page of another site cannot send this kind unasked from somebody's browser
         message = f"The request has the content type {kind or 'nothing'!r:.60}. Send Content-Type: application/json."
         raise ApiError(415, message)
     parts, size = [], 0
-    async for part in http.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            message = f"The request is larger than {MAX_BODY // 2**20} MiB. Send fewer or shorter prompts."
-            raise ApiError(413, message, headers={"Connection": "close"})
-        parts.append(part)
+    async with service.arriving(BODY_SECONDS):
+        async for part in http.stream():
+            size += len(part)
+            if size > MAX_BODY:
+                message = f"The request is larger than {MAX_BODY // 2**20} MiB. Send fewer or shorter prompts."
+                raise ApiError(413, message, headers={"Connection": "close"})
+            parts.append(part)
     return b"".join(parts)
 
 

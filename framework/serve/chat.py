@@ -9,7 +9,7 @@ from framework.errors import UserError
 from framework.inference.types import Completion, Update
 from framework.serve.completions import finish_reason
 from framework.serve.errors import ApiError
-from framework.serve.fields import Fields, parse_body
+from framework.serve.fields import Fields, parse_body, shown
 from framework.serve.logprobs import chat_logprobs
 from framework.serve.sampling import as_request, read_sampling
 from framework.serve.service import Service
@@ -38,6 +38,7 @@ class ChatAnswer:
         max_tokens = older if newer is None else newer
         self.sampling = read_sampling(fields, max_tokens=max_tokens, logprobs=(top or 0) if wanted else None)
         fields.finish()
+        service.check_count(self.sampling.samples)
         service.check_size("".join(message["content"] for message in messages), "messages")
         try:
             prompt = service.tokenizer.chat.prompt(messages)
@@ -144,6 +145,6 @@ def _content(fields: Fields) -> str:
         raise fields.wrong("content", "it must be a string, or a list of parts of the type text")
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            kind = part.get("type") if isinstance(part, dict) else part
-            raise fields.wrong("content", f"a part of the type {kind!r:.40} cannot be read: this model reads text")
+            kind = shown(part.get("type") if isinstance(part, dict) else part)
+            raise fields.wrong("content", f"a part of the type {kind} cannot be read: this model reads text")
     return "".join(part["text"] for part in content)

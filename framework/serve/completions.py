@@ -25,7 +25,7 @@ class TextAnswer:
         """Raises ApiError for a request that cannot be answered."""
         fields = Fields(parse_body(raw))
         service.check_model(fields)
-        prompts = _prompts(fields, service)
+        prompts = _prompts(fields)
         asked = fields.integer("max_tokens", low=1)
         logprobs = fields.integer("logprobs", low=0, high=service.limits.top_logprobs)
         fields.refuse(
@@ -35,7 +35,10 @@ class TextAnswer:
         fields.refuse("suffix", "filling in the middle of a text is not supported. Leave it out", harmless=("",))
         self.sampling = read_sampling(fields, max_tokens=_DEFAULT_TOKENS if asked is None else asked, logprobs=logprobs)
         fields.finish()
-        self.asks = [as_request(prompt, self.sampling, service.limits, param="prompt") for prompt in prompts]
+        service.check_count(len(prompts) * self.sampling.samples)  # before a tokenizer works on any of them
+        self.asks = [
+            as_request(_tokens(prompt, service), self.sampling, service.limits, param="prompt") for prompt in prompts
+        ]
         self._pieces = service.pieces
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
@@ -85,24 +88,29 @@ def finish_reason(found: Completion) -> dict[str, Any]:
     return {"finish_reason": found.finish_reason, "stop_reason": found.stop}
 
 
-def _prompts(fields: Fields, service: Service) -> list[list[int]]:
+def _prompts(fields: Fields) -> list[str] | list[list[int]]:
     """A string, a list of strings, token ids, or a list of lists of token ids."""
     value = fields.take("prompt")
     kinds = "a string, a list of strings, a list of token ids, or a list of lists of token ids"
     if value is None:
         raise fields.wrong("prompt", f"it is missing. Give {kinds}")
     if isinstance(value, str):
-        return [service.encode(value, "prompt")]
+        return [value]
     if not isinstance(value, list) or not value:
         raise fields.wrong("prompt", f"it must be {kinds}")
     if all(isinstance(item, str) for item in value):
-        return [service.encode(item, "prompt") for item in value]
-    vocab_size = service.limits.vocab_size
+        return value
     if _ids(value):
-        return [_checked(value, vocab_size)]
+        return [value]
     if all(isinstance(item, list) and _ids(item) for item in value):
-        return [_checked(item, vocab_size) for item in value]
+        return value
     raise fields.wrong("prompt", f"it must be {kinds}, all of one kind")
+
+
+def _tokens(prompt: str | list[int], service: Service) -> list[int]:
+    if isinstance(prompt, str):
+        return service.encode(prompt, "prompt")
+    return _checked(prompt, service.limits.vocab_size)
 
 
 def _ids(value: list[Any]) -> bool:

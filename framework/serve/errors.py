@@ -41,9 +41,9 @@ class ClientGone(Exception):
     """The client closed its connection: nobody reads the answer."""
 
 
-def queue_full(reason: str) -> ApiError:
+def queue_full(waiting: int) -> ApiError:
     """More is waiting than the server was told to keep."""
-    message = f"The server is busy: {reason} Try again in a moment."
+    message = f"The server is busy: {waiting} answer(s) wait, and there is no room for more. Try again in a moment."
     return ApiError(429, message, code="queue_full", headers={"Retry-After": "1"})
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from framework.config import nearest
 from framework.serve.errors import ApiError
 
-__all__ = ["Fields", "parse_body"]
+__all__ = ["Fields", "parse_body", "shown"]
+
+_LARGEST = 2**63 - 1
 
 
 def parse_body(raw: bytes) -> dict[str, Any]:
@@ -43,7 +45,7 @@ class Fields:
         """The value, which stays to be taken."""
         return default if self._body.get(field) is None else self._body[field]
 
-    def integer(self, field: str, *, low: int, high: int | None = None) -> int | None:
+    def integer(self, field: str, *, low: int, high: int = _LARGEST) -> int | None:
         """A whole number from `low` to `high`."""
         value = self.take(field)
         if value is None:
@@ -51,10 +53,10 @@ class Fields:
         if isinstance(value, float) and value.is_integer():  # what some languages write for whole numbers
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.wrong(field, f"{_shown(value)} is not a whole number")
-        if value < low or (high is not None and value > high):
-            wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise self.wrong(field, f"{_shown(value)} is out of range: it must be {wanted}")
+            raise self.wrong(field, f"{shown(value)} is not a whole number")
+        if not low <= value <= high:
+            wanted = f"at least {low}" if high == _LARGEST and value < low else f"from {low} to {high}"
+            raise self.wrong(field, f"{shown(value)} is out of range: it must be {wanted}")
         return value
 
     def number(self, field: str, *, low: float, high: float = math.inf, above: bool = False) -> float | None:
@@ -63,31 +65,31 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.wrong(field, f"{_shown(value)} is not a number")
+            raise self.wrong(field, f"{shown(value)} is not a number")
         if not low <= value <= high or (above and value == low) or abs(value) > 1e30:
             bound = f"{'above' if above else 'at least'} {low:g}{'' if math.isinf(high) else f' and at most {high:g}'}"
-            raise self.wrong(field, f"{_shown(value)} is out of range: it must be {bound}")
+            raise self.wrong(field, f"{shown(value)} is out of range: it must be {bound}")
         return float(value)
 
     def flag(self, field: str) -> bool:
         """true or false; false if absent."""
         value = self.take(field)
         if value is not None and not isinstance(value, bool):
-            raise self.wrong(field, f"{_shown(value)} is neither true nor false")
+            raise self.wrong(field, f"{shown(value)} is neither true nor false")
         return bool(value)
 
     def text(self, field: str) -> str | None:
         """A string."""
         value = self.take(field)
         if value is not None and not isinstance(value, str):
-            raise self.wrong(field, f"{_shown(value)} is not a string")
+            raise self.wrong(field, f"{shown(value)} is not a string")
         return value
 
     def inner(self, field: str) -> "Fields":
         """The fields of an object inside this one."""
         value = self.take(field)
         if value is not None and not isinstance(value, dict):
-            raise self.wrong(field, f"{_shown(value)} is not an object")
+            raise self.wrong(field, f"{shown(value)} is not an object")
         return Fields(value or {}, self._path(field))
 
     def refuse(self, field: str, why: str, *, harmless: Sequence[Any] = ()) -> None:
@@ -107,7 +109,7 @@ class Fields:
     def finish(self) -> None:
         """Raises ApiError for a field that is not known, as a misspelt one would be."""
         for field in self._body:
-            hint = nearest(field, self._known)
+            hint = nearest(field[:80], self._known)
             message = f"Unrecognized request argument supplied: {self._path(field)[:80]}.{hint}"
             raise ApiError(400, message, param=self._path(field)[:80], code="unknown_parameter")
 
@@ -120,8 +122,11 @@ class Fields:
         return f"{self._name}.{field}" if self._name else field
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+def shown(value: Any) -> str:
+    """A value for an error: short, and of lists and objects the kind alone, for they may be as deep as JSON can be."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    text = json.dumps(value[:70] if isinstance(value, str) else value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:60]}.."
 
 

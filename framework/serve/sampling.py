@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from framework.inference.check import LONGEST_STOP
 from framework.inference.types import Request
 from framework.serve.errors import ApiError
 from framework.serve.fields import Fields
@@ -107,6 +108,9 @@ def _stops(fields: Fields) -> tuple[str, ...]:
         raise fields.wrong("stop", f"it has {len(stops)} strings and may have {_MOST_STOPS}")
     if "" in stops:
         raise fields.wrong("stop", "an empty string would stop every answer at once. Leave it out")
+    longest = max(map(len, stops), default=0)
+    if longest > LONGEST_STOP:
+        raise fields.wrong("stop", f"a string has {longest} characters and may have {LONGEST_STOP}")
     return tuple(dict.fromkeys(stops))
 
 

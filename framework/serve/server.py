@@ -26,8 +26,9 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UserError(f"--host {host!r} is no address of this machine ({error.strerror or error}).") from error
+    except (OSError, UnicodeError) as error:  # a UnicodeError where part of a name is too long
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"--host {host!r:.80} is no address of this machine ({why}).") from error
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind(address)
@@ -88,7 +89,7 @@ class Server(uvicorn.Server):
         """uvicorn would raise the signal again at the end, and the exit code would be the signal's."""
         if self.should_exit and self._loop is not None:
             self.force_exit = True
-            self._loop.call_soon_threadsafe(self._service.worker.abort_all)
+            self._loop.call_soon_threadsafe(self._service.end)
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -99,6 +100,6 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """No new connections; what is under way has the grace time, then gets an error."""
         self._service.draining = True
-        timer = asyncio.get_running_loop().call_later(self._grace, self._service.worker.abort_all)
+        timer = asyncio.get_running_loop().call_later(self._grace, self._service.end)
         await super().shutdown(sockets)
         timer.cancel()

@@ -1,8 +1,9 @@
 """What the handlers of requests share."""
 
 import asyncio
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.pieces = Pieces(self.tokenizer)
+        self._arriving: set[asyncio.Timeout] = set()  # requests whose body is not here yet
         # One thread: templates and tokenizers take milliseconds, and tokenizers are not made for two threads at once.
         self._reader = ThreadPoolExecutor(1, "reader")
 
@@ -45,6 +47,31 @@ class Service:
     def name(self) -> str:
         """Of the model."""
         return self.names[0]
+
+    @contextlib.asynccontextmanager
+    async def arriving(self, seconds: float) -> AsyncIterator[None]:
+        """Around the reading of a body: it has this long, and no longer than the server lives."""
+        if self.draining:
+            raise shutting_down()
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                self._arriving.add(limit)
+                try:
+                    yield
+                finally:
+                    self._arriving.discard(limit)
+        except TimeoutError as error:
+            if self.draining:
+                raise shutting_down() from error
+            message = f"The body of the request was not here after {seconds:g} s. Send it at once."
+            raise ApiError(408, message, headers={"Connection": "close"}) from error
+
+    def end(self) -> None:
+        """The grace time is over: every answer and every request that is still coming in gets an error."""
+        self.worker.abort_all()
+        for limit in self._arriving:
+            if not limit.expired():
+                limit.reschedule(0)  # the time that the event loop counts from lies long ago
 
     async def read(self, function: Callable[[bytes, "Service"], T], raw: bytes) -> T:
         """Run the part of a request that reads it where it holds up no other answer."""
@@ -54,13 +81,6 @@ class Service:
         """Hand prompts to the engine and wait until it has taken them."""
         if self.draining:
             raise shutting_down()
-        wanted = sum(request.samples for request, _ in asks)
-        if wanted > self.limits.max_queue + self.worker.gauges["slots"]:
-            raise ApiError(
-                400,
-                f"The request asks for {wanted} answers at once, and the server keeps at most {self.limits.max_queue} waiting. "
-                "Send fewer prompts in a request, or smaller n.",
-            )
         job = self.worker.submit(asks)
         try:
             await job.accepted()
@@ -81,6 +101,15 @@ class Service:
         """The error for a model that is not served here."""
         message = f"The model {name[:80]!r} does not exist. This server has {', '.join(map(repr, self.names))}."
         return ApiError(404, message, param="model", code="model_not_found")
+
+    def check_count(self, wanted: int) -> None:
+        """Raises ApiError for more answers than slots and queue hold together."""
+        if wanted > self.limits.max_queue + self.worker.gauges["slots"]:
+            raise ApiError(
+                400,
+                f"The request asks for {wanted} answers at once, and the server keeps at most {self.limits.max_queue} waiting. "
+                "Send fewer prompts in a request, or smaller n.",
+            )
 
     def check_size(self, text: str, param: str) -> None:
         """Raises ApiError for a text that cannot fit, before a tokenizer works on it for seconds."""

@@ -186,11 +186,12 @@ class Worker:
             return
         refusal = failed(_first_line(self.failure)) if self.failure else shutting_down() if self._closed else None
         tickets: list[Ticket] = []
+        waiting = self._engine.stats.waiting
         try:
             for request, key in job.asks if refusal is None else ():
                 tickets.append(self._engine.submit(request, key))
-        except QueueFull as error:
-            refusal = queue_full(str(error))
+        except QueueFull:
+            refusal = queue_full(waiting)
         except UserError as error:
             refusal = ApiError(400, str(error))
         if refusal is not None:

@@ -199,6 +199,8 @@ def test_prompts_are_read_with_the_line_they_stand_on(tmp_path):
     ("line", "said"),
     [
         ("{", "Line 2 of .* is not JSON"),
+        ('{"prompt": "a", "x": ' + "[" * 100_000, "Line 2 of .* is not JSON .*it is nested too deeply"),
+        ('{"prompt": "a", "x": ' + "[" * 101 + "]" * 101 + "}", "nested too deeply, in more than 100 levels"),
         ("[1]", "Line 2 of .* is no JSON object"),
         ('{"text": "a", "id": 1}', "has none of the keys messages, prompt, question, tokens. It has: text, id"),
         ('{"prompt": ["a"]}', '"prompt" must be a text'),
@@ -212,6 +214,44 @@ def test_a_line_that_is_no_prompt_is_named(tmp_path, line, said):
     file.write_text(f'{{"prompt": "a"}}\n{line}\n')
     with pytest.raises(UserError, match=said):
         read_prompts(file, reserved=("responses",))
+
+
+def test_what_is_deep_but_not_too_deep_comes_back_as_it_was(tmp_path):
+    (tmp_path / "p.jsonl").write_text(
+        '{"prompt": "[[{", "x": ' + '[{"a": ' * 49 + "1" + "}]" * 49 + "}\n" + '{"prompt": "' + "[" * 999 + '"}'
+    )
+    found = read_prompts(tmp_path / "p.jsonl")
+    for _ in range(2):
+        with AnswersFile(tmp_path / "a.jsonl", found, SETTINGS) as file:
+            for prompt in found:
+                if prompt.line not in file.done:
+                    answer(file, prompt)
+        assert len(file.done) == 2
+
+
+def test_an_answer_that_is_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(UserError, match=r"Line 1 of .* is no answer"):
+        AnswersFile(tmp_path / "a.jsonl", prompts(), SETTINGS)
+
+
+def test_a_link_to_the_answers_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "disk" / "b.jsonl")
+    write(tmp_path / "a.jsonl", [3, 1, 2])
+    assert (tmp_path / "a.jsonl").is_symlink()
+    lines = (tmp_path / "disk" / "b.jsonl").read_text().splitlines()
+    assert [json.loads(line)["generation"]["line"] for line in lines] == [1, 2, 3]
+
+
+def test_a_file_that_cannot_be_read_or_written_says_why(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        UserError, match=r"--out .* cannot be written: (File exists|Not a directory)\. Give another one"
+    ):
+        AnswersFile(tmp_path / "file" / "a.jsonl", prompts(), SETTINGS)
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        read_prompts(tmp_path)
 
 
 def test_a_file_without_prompts_says_what_a_line_looks_like(tmp_path):

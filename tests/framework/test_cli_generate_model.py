@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from framework.cli import main
+from framework.cli_paths import as_text
 from framework.inference import Engine, EngineConfig, Request
 from framework.inference.source import Spoken, open_checkpoint
 from models.decoder import DecoderConfig, save_hf
@@ -245,6 +247,11 @@ def test_answers_end_at_the_length_the_model_was_made_for(model, tmp_path):
         ([{"tokens": [5, 300]}], [], "Line 1 of IN: request 1 has token 300 at place 1"),
         ([{"tokens": [5, "6"]}], [], "Line 1 of IN: \"tokens\" holds '6'"),
         ([{"messages": [{"role": "user"}]}], [], "Line 1 of IN: "),
+        (
+            [{"prompt": "a"}, {"messages": [{"role": "user", "content": "a"}], "tools": ["x"]}],
+            [],
+            'Line 2 of IN: beside "messages", "tools" must be a list of objects',
+        ),
         ([{"tokens": [2**70]}], [], "Line 1 of IN: request 1 has a prompt that is not a list of whole numbers"),
         (
             [{"prompt": "a"}],
@@ -276,6 +283,10 @@ def test_prompts_that_cannot_be_answered_are_named_before_any_is(model, tmp_path
         (["--prompt", "a"], "Give --prompts FILE or --prompt TEXT, not both"),
         (["--out", "IN"], "is the file of the prompts"),
         (["--out", "."], "is a folder, not a file. Type: --out answers.jsonl"),
+        (["--out", "a" * 201], "has a name of 201 bytes; one may have 200"),
+        (["--out", "/proc/out.jsonl"], "--out /proc/out.jsonl cannot be written: No such file or directory"),
+        (["--prompts", "."], "cannot be read: Is a directory"),
+        (["--chat-template", "a" * 300], "cannot be read as a file: File name too long"),
         (["--out", "/dev/null"], "is no regular file"),
         (["--model", "none/at/all"], "is not there. Give the folder of a checkpoint"),
     ],
@@ -288,6 +299,41 @@ def test_a_mistake_is_one_message_and_exit_code_2(model, prompts, tmp_path, monk
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_a_long_template_may_be_typed_and_a_pipe_may_bring_the_prompts(model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(
+        target=(tmp_path / "pipe").write_text, args=('{"messages": [{"role": "user", "content": "b"}]}\n',)
+    )
+    writer.start()
+    template = "{# " + "x" * 300 + " #}{{ messages[0].content }}"
+    words = ["--chat-template", template, "--max-tokens", 2]
+    assert generate(model, tmp_path / "pipe", tmp_path / "o.jsonl", *words) == 0
+    writer.join()
+    made = read(tmp_path / "o.jsonl")[0]["generation"]
+    assert (made["prompt_tokens"], made["settings"]["chat_template"]) == (1, template)
+
+
+def test_a_file_whose_name_is_not_utf_8_is_named_with_escapes(model, prompts, tmp_path):
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/o\xff.jsonl")
+    assert as_text(out).endswith("/o\\xff.jsonl")
+    words = [
+        sys.executable,
+        "-m",
+        "framework.cli",
+        "generate",
+        "--model",
+        str(model),
+        "--prompt",
+        "a",
+        "--max-tokens",
+        "1",
+    ]
+    root = Path(__file__).resolve().parents[2]
+    env = os.environ | {"PYTHONPATH": str(root), "PYTHONUTF8": "1"}
+    done = subprocess.run([*words, "--out", out], cwd=root, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, as_text(out)), done.stderr
 
 
 def test_help_names_units_and_defaults(capsys):

@@ -132,6 +132,9 @@ def test_a_second_signal_ends_the_grace_time_and_the_exit_code_is_0(folder):
         (["--model", "b", "--max-length", "1"], "--max-length 1 must be at least 2."),
         (["--model", "b", "--grace", "-1"], "--grace -1.0 must be at least 0."),
         (["--model", "b", "--grace", "nan"], "--grace nan must be at least 0."),
+        (["--model", "b", "--grace", "inf"], "--grace inf must be a number of seconds. Type for example --grace 600."),
+        (["--model", "b", "--cache-bytes", "9" * 400], "is no size. Type for example --cache-bytes 2GiB"),
+        (["--model", "b", "--host", "a" * 64 + ".example"], "is no address of this machine"),
         (["--model", "b", "--port", "70000"], "--port 70000 must lie between 0 and 65535."),
         (["--model", "b", "--cache-bytes", "much"], "Type for example --cache-bytes 2GiB"),
         (["--model", "b", "--template-value", "thinking"], "--template-value enable_thinking=false"),
@@ -186,6 +189,26 @@ def test_a_folder_without_a_tokenizer_says_what_is_missing(folder, tmp_path, cap
     shutil.copytree(folder, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     assert main(["serve", "--model", str(tmp_path / "bare"), "--port", "0"]) == 2
     assert "holds no tokenizer" in capsys.readouterr().err
+
+
+def test_sizes_of_the_engine_are_refused_in_the_words_of_the_command_line(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("framework.cli_run.prepare_jax", lambda: None)
+    words = ["serve", "--model", str(folder), "--port", "0", "--cache-bytes", "1KB"]
+    assert main(words) == 2
+    assert "(Here engine.cache_bytes is --cache-bytes, engine.max_length is --max-length.)" in capsys.readouterr().err
+    config = DecoderConfig(
+        vocab_size=ByteTokenizer().vocab_size,
+        dim=16,
+        layers=1,
+        heads=2,
+        kv_heads=1,
+        head_dim=8,
+        mlp_dim=16,
+        max_position=64,
+    )
+    short = save_hf(config.build(jax.random.key(0)), tmp_path / "short", tokenizer=ByteTokenizer().build())
+    assert main(["serve", "--model", str(short), "--port", "0", "--max-length", "65"]) == 2
+    assert "--max-length 65 is more than the 64 tokens the model was made for. Use 64." in capsys.readouterr().err
 
 
 def test_sizes_and_values_are_read_as_they_are_written():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import openai
 import pytest
-from tiny_server import NAME, make_engine, running
+from tiny_server import NAME, half_a_request, make_engine, running
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 HI = [{"role": "user", "content": "hi"}]
@@ -50,6 +50,14 @@ WRONG = [
     (TEXT, {"top_k": -2}, "top_k", None, "-2 is out of range"),
     (TEXT, {"min_p": 2}, "min_p", None, "2 is out of range"),
     (TEXT, {"n": 0}, "n", None, "it must be from 1 to 128"),
+    (TEXT, {"max_tokens": 10**4000}, "max_tokens", None, "is out of range: it must be from 1 to 9223372036854775807."),
+    (TEXT, {"top_k": -(10**4000)}, "top_k", None, "it must be at least -1."),
+    (TEXT, {"prompt": [10**4000]}, "prompt", None, "but the model has tokens 0 to"),
+    (TEXT, {"max_tokens": json.loads("[" * 900 + "]" * 900)}, "max_tokens", None, "a list is not a whole number"),
+    (TEXT, {"stream": {"a": 1}}, "stream", None, "an object is neither true nor false"),
+    (TEXT, {"stop": "a" * 4097}, "stop", None, "a string has 4097 characters and may have 4096"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": [[1]]}]}]}, "messages[0].content", None, "type a list"),
+    (CHAT, {"n": 100}, None, None, "asks for 100 answers at once"),
     (TEXT, {"n": 100}, None, None, "asks for 100 answers at once"),
     (TEXT, {"stop": ""}, "stop", None, "would stop every answer at once"),
     (TEXT, {"stop": [1]}, "stop", None, "a string or a list of strings"),
@@ -81,7 +89,7 @@ WRONG = [
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         "messages[0].content",
         None,
-        "'image_url' cannot be read",
+        '"image_url" cannot be read',
     ),
     (CHAT, {"messages": [{"role": "user", "content": "a" * 200}]}, "messages", "context_length_exceeded", "96 tokens"),
     (TEXT, {"prompt": ["a", "b" * 10**6]}, "prompt", "context_length_exceeded", "you sent 1000000"),
@@ -103,7 +111,9 @@ def test_a_wrong_field_is_named_with_what_would_work(served, path, change, param
     with served.http as http:
         for stream in ({}, {"stream": True}):
             response = http.post(path, content=json.dumps(stream | body), headers=headers)
-            assert message in refused(response, 400, param=param, code=code)
+            said = refused(response, 400, param=param, code=code)
+            assert message in said
+            assert len(said) < 400
     assert served.metric("slots_free") == 4
 
 
@@ -134,10 +144,29 @@ def test_an_infinite_number_is_out_of_range(served):
     assert "out of range" in refused(response, 400, param="temperature")
 
 
+def test_a_hundred_thousand_prompts_are_counted_before_a_tokenizer_reads_them(served, monkeypatch):
+    read = []
+    monkeypatch.setattr(served.service, "encode", lambda text, param: read.append(text))
+    for prompts in (["a"] * 100_000, [[70]] * 100_000):
+        with served.http as http:
+            response = http.post(TEXT, json={"model": NAME, "prompt": prompts})
+        assert "asks for 100000 answers at once" in refused(response, 400)
+    assert read == []
+
+
+def test_a_body_that_does_not_come_is_given_up(served, monkeypatch):
+    monkeypatch.setattr("framework.serve.app.BODY_SECONDS", 0.2)
+    with half_a_request(served) as client:
+        answer = client.makefile("rb").read()  # until the server closes the connection
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"was not here after 0.2 s" in answer
+
+
 def test_paths_methods_and_content_types_that_are_not_there(served):
     with served.http as http:
         assert "There is no POST /v1/embeddings" in refused(http.post("/v1/embeddings", json={}), 404)
         assert "There is no GET /" in refused(http.get("/"), 404)
+        assert "There is no GET /health/" in refused(http.get("/health/"), 404)
         response = http.get(TEXT)
         assert "GET /v1/completions is not allowed; POST is." in refused(response, 405)
         assert response.headers["allow"] == "POST"
@@ -160,11 +189,12 @@ def test_another_model_is_not_found_by_the_client_either(served):
 def test_a_key_is_asked_for_before_anything_else_is_said(checkpoint, reference):
     with running(checkpoint, reference, api_key="right") as served:
         with served.http as http:
-            for value in ("Bearer wrong", "Bearer righ", "Bearer rightt", "bearer right", "right", "Bearer"):
+            for value in ("Bearer wrong", "Bearer righ", "Bearer rightt", "Basic right", "right", "Bearer"):
                 for path in ("/v1/models", "/v1/nothing"):
                     response = http.get(path, headers={"authorization": value})
                     assert "Incorrect API key" in refused(response, 401, code="invalid_api_key")
             refused(http.post(TEXT, content=b"not json"), 401, code="invalid_api_key")
+            assert http.get("/v1/models", headers={"authorization": "bEARER right"}).status_code == 200
             assert http.get("/health").status_code == http.get("/metrics").status_code == 200
         with pytest.raises(openai.AuthenticationError):
             served.openai(api_key="wrong").models.list()
@@ -180,7 +210,10 @@ def test_a_full_queue_says_when_to_come_again(checkpoint, reference, monkeypatch
             first = http.build_request("POST", TEXT, json=body | {"stream": True, "n": 5})
             response = http.send(first, stream=True)  # four run, one waits
             again = http.post(TEXT, json=body)
-            assert "busy" in refused(again, 429, code="queue_full")
+            said = refused(again, 429, code="queue_full")
+            assert "The server is busy: 1 answer(s) wait, and there" in said
+            assert said.count("Try again") == 1
+            assert "engine." not in said
             assert again.headers["retry-after"] == "1"
             # One of two prompts would have had room: none of them is kept.
             refused(http.post(TEXT, json=body | {"prompt": ["a", "b"]}), 429, code="queue_full")
@@ -255,5 +288,9 @@ def test_a_mistake_in_the_middle_of_a_stream_cuts_it_off_and_frees_its_slot(serv
 
 
 def test_an_engine_says_what_it_refuses(checkpoint):
+    with pytest.raises(
+        ValueError, match=r"--max-length 97 is more than the 96 tokens the model was made for\. Use 96\."
+    ):
+        checkpoint.engine(slots=1, max_length=97, max_queue=1)
     with pytest.raises(ValueError, match=r"slots=0 must be at least 1"):
         make_engine(checkpoint, slots=0)

@@ -7,7 +7,7 @@ import time
 
 import httpx
 import pytest
-from tiny_server import NAME, events, running
+from tiny_server import NAME, events, half_a_request, running
 
 from framework.errors import UserError
 from framework.serve.server import bind
@@ -74,6 +74,19 @@ def test_answers_end_with_the_grace_time_also_while_the_engine_is_busy(checkpoin
         assert not served.thread.is_alive()
     while not reference.idle:
         reference.step()
+
+
+def test_a_request_that_is_still_coming_in_ends_with_the_grace_time(checkpoint, reference, capsys):
+    with running(checkpoint, reference, grace=0.3) as served, half_a_request(served) as client:
+        assert served.metric("slots") == 4  # the half request is being read by now: it came before this one
+        began = time.monotonic()
+        served.server.stop()
+        answer = client.makefile("rb").read()
+        assert time.monotonic() - began < 3
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        served.thread.join(10)
+        assert not served.thread.is_alive()
+    assert capsys.readouterr().err == ""  # uvicorn would cancel it in the end, with a traceback
 
 
 def test_a_connection_that_stays_open_is_told_that_the_server_stops(checkpoint, reference):

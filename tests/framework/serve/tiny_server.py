@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -108,6 +109,15 @@ def running(
         server.stop()
         thread.join(30)
         assert not thread.is_alive(), "the server did not end"
+
+
+def half_a_request(served: Running) -> socket.socket:
+    """A connection that has sent the head of a request and the beginning of its body."""
+    host, port = served.url.removeprefix("http://").split(":")
+    client = socket.create_connection((host, int(port)), timeout=20)
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    client.sendall(head.encode() + b'{"model": ')
+    return client
 
 
 def events(response: httpx.Response) -> list[dict]:
