@@ -362,3 +362,11 @@ def test_an_interrupt_in_a_call_that_took_the_cache_leaves_the_engine_usable(lay
     assert (engine.idle, engine.stats.free_slots, engine._book.tickets) == (True, 16, {})
     after = engine.generate(asked, 1)
     assert [c.tokens.tolist() for c in after] == [c.tokens.tolist() for c in before]
+
+
+def test_scores_refuse_a_bad_token_wherever_it_stands():
+    for text in ([2] * 21 + [99_999], [99_999, 2], [2, -1]):
+        with pytest.raises(UserError, match="the model has tokens 0 to 39"):
+            plain().score([[2, 3], text])
+    with pytest.raises(UserError, match=r"text 0 has 23 tokens"):
+        plain().score([[2] * 23])
