@@ -215,17 +215,14 @@ class Device:
 
 
 def _placed(params: Any, shardings: Any) -> Any:
-    leaves, wanted = jax.tree.leaves(params), jax.tree.leaves(shardings)
-    if all(
-        isinstance(x, jax.Array) and x.sharding.is_equivalent_to(s, x.ndim) for x, s in zip(leaves, wanted, strict=True)
-    ):
-        return params
-    if all(
-        isinstance(x, jax.Array) and x.sharding.device_set == s.device_set for x, s in zip(leaves, wanted, strict=True)
-    ):
-        return jax.jit(lambda tree: tree, out_shardings=shardings)(
-            params
-        )  # also where the devices are on several hosts
+    """`params` where they are wanted, sent only if they lie elsewhere."""
+    pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True))
+    if all(isinstance(x, jax.Array) for x, _ in pairs):
+        if all(x.sharding.is_equivalent_to(wanted, x.ndim) for x, wanted in pairs):
+            return params
+        if all(x.sharding.device_set == wanted.device_set for x, wanted in pairs):
+            # Compiled, which also works where the devices are on several hosts.
+            return jax.jit(lambda tree: tree, out_shardings=shardings)(params)
     return jax.device_put(params, shardings)
 
 

@@ -21,6 +21,7 @@ from framework.inference.check import check_request, check_tokens
 from framework.inference.config import EngineConfig
 from framework.inference.device import WATCH_LINES, Device
 from framework.inference.schedule import Schedule
+from framework.inference.scoring import score_texts
 from framework.inference.sequence import Sequence
 from framework.inference.types import (
     Ask,
@@ -32,6 +33,7 @@ from framework.inference.types import (
     Ticket,
     Update,
 )
+from framework.inference.warm import warm_up
 from framework.inference.watch import WatchTable
 
 __all__ = ["Engine", "EngineStats"]
@@ -138,15 +140,20 @@ class Engine:
         self._schedule.forget()  # prompts of the old weights must not be shared with new samples
 
     def warmup(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Compile everything now that any request could need. `progress(done, of)` is called after each."""
-        self._schedule.warmup(progress)
+        """Compile everything now that any request could need; `score` is not among it. `progress(done, of)` is called after each.
+
+        Raises RuntimeError while a sample has a slot: the cache changes its size.
+        """
+        if self.stats.running:
+            raise RuntimeError("warmup() changes the size of the cache. Call it before the first request.")
+        warm_up(self._device, self.config, progress)
 
     # --- whole batches ---
 
     def generate(
         self,
         requests: Many[Request],
-        key: jax.Array | int,
+        key: jax.Array | np.ndarray | int,
         *,
         on_tokens: OnTokens | None = None,
         progress: Progress | None = None,
@@ -196,8 +203,6 @@ class Engine:
                     self.abort(ticket)
                 self._book.news = [update for update in self._book.news if update.ticket not in own]
                 self._book.forget(tickets)
-                if self._device.recover():  # an interrupted call has taken the cache with it
-                    self._schedule.forget()
         return [found[t, s] for t, request in zip(tickets, requests, strict=True) for s in range(request.samples)]
 
     def score(self, texts: Many[Many[int]], *, temperature: float = 1.0) -> list[Scores]:
@@ -214,7 +219,7 @@ class Engine:
                     f"text {number} has {len(tokens)} tokens. Give 1 to engine.max_length={self.config.max_length}."
                 )
             check_tokens(tokens, f"text {number}", self.vocab_size)
-        return self._schedule.score(texts, temperature)
+        return score_texts(self._device, self.config, texts, temperature)
 
     # --- one at a time ---
 
@@ -235,26 +240,18 @@ class Engine:
         return self._book.hand_in(request, _base(key), limit, on_tokens)
 
     def step(self) -> list[Update]:
-        """One round: seat, read prompts, decode once. Returns what is new; nothing when the engine is idle."""
-        schedule = self._schedule
-        if schedule.busy:
-            before = schedule.progress
-            schedule.fill()
-            if self._watches.changed:
-                self._device.watch(self._watches.table)
-                self._watches.changed = False
-            rows, running = schedule.rows()
-            if running:
-                out = self._device.decode(rows, schedule.enough)
-                self._steps += int(out.steps)
-                self._live_steps += int(out.live_steps)
-                self._calls += 1
-                self._book.take(running, out, self.version)
-            elif before == schedule.progress and schedule.busy and not self._book.news:
-                held = sum(seq is not None for seq in schedule.seats)
-                raise RuntimeError(
-                    f"{len(schedule.waiting)} samples wait, but {held} held ones take all slots or pages. Release some of them."
-                )
+        """One round: seat, read prompts, decode once. Returns what is new; nothing when the engine is idle.
+
+        Raises:
+            RuntimeError: held samples leave no slot or page for those that wait.
+        """
+        if self._schedule.busy:
+            try:
+                self._round()
+            except BaseException:
+                if self._device.recover():  # the call that was interrupted has taken the cache with it
+                    self._schedule.read_again()
+                raise
         told: list[Update] = []
         try:
             for _ in range(len(self._book.news)):  # what call-backs cause comes next time
@@ -365,6 +362,26 @@ class Engine:
                 self._book.close(seq)
 
     # --- inside ---
+
+    def _round(self) -> None:
+        schedule = self._schedule
+        before = schedule.progress
+        schedule.fill()
+        if self._watches.changed:
+            self._device.watch(self._watches.table)
+            self._watches.changed = False
+        rows, running = schedule.rows()
+        if running:
+            out = self._device.decode(rows, schedule.enough)
+            self._steps += int(out.steps)
+            self._live_steps += int(out.live_steps)
+            self._calls += 1
+            self._book.take(running, out, self.version)
+        elif before == schedule.progress and schedule.busy and not self._book.news:
+            held = sum(seq is not None for seq in schedule.seats)
+            raise RuntimeError(
+                f"{len(schedule.waiting)} samples wait, but {held} held ones take all slots or pages. Release some of them."
+            )
 
     def _check(self, request: Request) -> int:
         return check_request(

@@ -1,8 +1,7 @@
 """Who sits where: seats samples in the slots of the cache, reads their prompts, and says what each row does next."""
 
 import collections
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from collections.abc import Sequence as Many
 
 import numpy as np
@@ -11,9 +10,9 @@ from framework.inference.config import EngineConfig
 from framework.inference.decode import Rows
 from framework.inference.device import Device
 from framework.inference.memory import Memory
-from framework.inference.sampling import Sampling
+from framework.inference.rows import as_rows, flat_arrays, row_table
 from framework.inference.sequence import Sequence
-from framework.inference.types import Scores, Ticket
+from framework.inference.types import Ticket
 
 __all__ = ["Schedule"]
 
@@ -33,7 +32,7 @@ class Schedule:
             collections.deque(range(r * self._per_shard, (r + 1) * self._per_shard)) for r in range(device.shards)
         ]
         self._prefix: dict[int, tuple[Ticket, int]] = {}  # slot -> whose prompt it holds, and how many tokens of it
-        self._table = _row_table(device.rows, config.max_stop_tokens)
+        self._table = row_table(device.rows, config.max_stop_tokens)
 
     # --- what there is ---
 
@@ -70,9 +69,8 @@ class Schedule:
         """Seat forks beside their origin, sharing its cache, while slots are free; the others wait and read it again."""
         copies: list[tuple[int, int]] = []
         for fork in forks:
-            shard = (
-                None if seq.slot is None or seq.unfilled else self._shard(seq.slot)
-            )  # what is half read is read again
+            # Of one that is half read there is nothing to share yet.
+            shard = None if seq.slot is None or seq.unfilled else self._shard(seq.slot)
             pairs = None
             if shard is not None and self._free[shard]:
                 slot = self._free[shard][0]
@@ -94,6 +92,15 @@ class Schedule:
         for seq in self.seats:
             if seq is not None and seq.state == "filling" and not seq.tokens:
                 seq.filled = 0
+
+    def read_again(self) -> None:
+        """The cache is lost: everybody who has a seat reads its tokens again, held samples when they go on."""
+        self._prefix.clear()
+        for seq in self.seats:
+            if seq is not None:
+                seq.filled = 0
+                if seq.state == "running" and seq.unfilled:
+                    seq.state = "filling"
 
     # --- seats ---
 
@@ -242,7 +249,7 @@ class Schedule:
         if not used:
             return
         size = next(n for n in self.config.prefill_lengths if n >= used)
-        tokens, positions, segments, rows = _flat_arrays(self.device.shards, size, self.config.pad_token)
+        tokens, positions, segments, rows = flat_arrays(self.device.shards, size, self.config.pad_token)
         for r, mine in enumerate(chosen):
             at = 0
             for number, seq in enumerate(mine, start=1):
@@ -268,7 +275,7 @@ class Schedule:
         lengths = self.config.prefill_lengths
         size = lengths[0] if most <= lengths[0] else lengths[-1]
         rows = np.full(self.device.shards, -1, np.int32)
-        tokens, positions, _, _ = _flat_arrays(self.device.shards, size, self.config.pad_token)
+        tokens, positions, _, _ = flat_arrays(self.device.shards, size, self.config.pad_token)
         positions[:] = -1
         parts: list[tuple[Sequence, int]] = []
         for r, seq in enumerate(chosen):
@@ -344,7 +351,7 @@ class Schedule:
             room = self._memory.capacity(b) - seq.length + 1  # pyright: ignore[reportArgumentType]
             table["limit"][b] = min(_limit(seq), len(seq.tokens) + room)
         # Copies: a call may still read what the next one would write.
-        return Rows(**_split(table)), running  # pyright: ignore[reportArgumentType]
+        return as_rows(table), running
 
     def _write_row(self, seq: Sequence) -> None:
         """What stays the same while it sits."""
@@ -362,67 +369,6 @@ class Schedule:
         table["stops"][b, : len(seq.stops)] = seq.stops
         table["watch"][b], table["top"][b] = seq.watch, request.top_logprobs > 0
 
-    # --- everything at once ---
-
-    def warmup(self, progress: Callable[[int, int], None] | None) -> None:
-        """Run every program once on nothing, for every size. Raises RuntimeError while a sample has a seat."""
-        if any(seq is not None for seq in self.seats):
-            raise RuntimeError(
-                "warmup() changes the size of the cache, so no sample may run. Call it before the first request."
-            )
-        device, config = self.device, self.config
-        nothing = Rows(**_split(_row_table(device.rows, config.max_stop_tokens)))  # pyright: ignore[reportArgumentType]
-        jobs: list[Callable[[], None]] = []
-
-        def flat(size: int) -> None:
-            arrays = _flat_arrays(device.shards, size, config.pad_token)
-            device.prefill(*arrays)
-
-        def part(size: int) -> None:
-            tokens, positions, _, _ = _flat_arrays(device.shards, size, config.pad_token)
-            device.extend(np.full(device.shards, -1, np.int32), tokens, np.full_like(positions, -1))
-
-        was = device.length
-        for length in config.cache_lengths:
-            jobs.append(lambda length=length: device.resize(length))
-            jobs += [lambda size=size: flat(size) for size in config.prefill_lengths]
-            parts = (config.prefill_lengths[0], config.prefill_lengths[-1])
-            jobs += [lambda size=size: part(size) for size in dict.fromkeys(parts)]
-            jobs += [lambda n=n: device.copy([[(0, -1)] * n] * device.shards) for n in device.copy_sizes]
-            jobs.append(lambda: _call(device.decode, nothing, 1))
-        for start, stop in itertools.permutations(config.cache_lengths, 2):
-            jobs += [lambda n=n: device.resize(n) for n in (start, stop)]
-        for number, job in enumerate(jobs, start=1):
-            job()
-            if progress is not None:
-                progress(number, len(jobs))
-        device.resize(was)
-
-    def score(self, texts: Many[Many[int]], temperature: float) -> list[Scores]:
-        """See `Engine.score`: rows of one length together."""
-        config, shards = self.config, self.device.shards
-        lengths = [*config.prefill_lengths]
-        while lengths[-1] < config.max_length:
-            lengths.append(min(2 * lengths[-1], -(-config.max_length // 16) * 16))
-        groups: dict[int, list[int]] = {}
-        for number, tokens in enumerate(texts):
-            groups.setdefault(next(n for n in lengths if n >= len(tokens)), []).append(number)
-        found: dict[int, Scores] = {}
-        for length, numbers in groups.items():
-            size = max(config.prefill_tokens // length, 1) * shards
-            for start in range(0, len(numbers), size):
-                part = numbers[start : start + size]
-                tokens = np.full((size, length), config.pad_token, np.int32)
-                segments = np.zeros((size, length), np.int32)
-                for row, number in enumerate(part):
-                    tokens[row, : len(texts[number])] = texts[number]
-                    segments[row, : len(texts[number])] = 1
-                logp, entropy = self.device.score(tokens, segments, temperature)
-                for row, number in enumerate(part):
-                    n = len(texts[number]) - 1
-                    found[number] = Scores(logp[row, :n], entropy[row, :n])
-        return [found[number] for number in range(len(texts))]
-
 
 def _limit(seq: Sequence) -> int:
     return seq.limit if seq.cap is None or seq.cap < len(seq.tokens) else min(seq.limit, seq.cap)
@@ -431,40 +377,3 @@ def _limit(seq: Sequence) -> int:
 def _age(seq: Sequence) -> tuple[int, int]:
     """Older ones first: as they were handed in."""
     return (seq.order, seq.sample)
-
-
-def _row_table(rows: int, stops: int) -> dict[str, np.ndarray]:
-    """What the host says of each row, see `decode.Rows` and `sampling.Sampling`."""
-    ints = {
-        name: np.zeros(rows, np.int32) for name in ("token", "place", "count", "limit", "top_k", "minimum", "watch")
-    }
-    unsigned = {name: np.zeros(rows, np.uint32) for name in ("request", "sample")}
-    floats = {name: np.ones(rows, np.float32) for name in ("temperature", "top_p")} | {
-        "min_p": np.zeros(rows, np.float32)
-    }
-    bools = {name: np.zeros(rows, bool) for name in ("live", "top")}
-    wide = {"base": np.zeros((rows, 2), np.uint32), "stops": np.full((rows, stops), -1, np.int32)}
-    return ints | unsigned | floats | bools | wide
-
-
-def _call(function: Callable[..., object], *args: object) -> None:
-    function(*args)
-
-
-def _split(table: dict[str, np.ndarray]) -> dict[str, object]:
-    """Fields of `Rows`, those of its `Sampling` put together."""
-    fields = {name: value.copy() for name, value in table.items()}
-    names = ("temperature", "top_k", "top_p", "min_p", "minimum")
-    sampling = Sampling(**{name: fields.pop(name) for name in names})  # pyright: ignore[reportArgumentType]
-    return {**fields, "sampling": sampling}
-
-
-def _flat_arrays(shards: int, size: int, pad: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, positions, segments and rows of nothing, each [R, N]."""
-    shape = (shards, size)
-    return (
-        np.full(shape, pad, np.int32),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.int32),
-        np.full(shape, -1, np.int32),
-    )

@@ -47,9 +47,9 @@ class KVCache(Protocol):
 class SlotCache:
     """S slots for each of B rows.
 
-    Keys lie in blocks of n slots, transposed: a CPU then reads them as fast as memory gives them, where [S, h] takes three times
-    as long. Separate arrays a layer let the compiler update each in place inside a decode loop, where one stacked array would be
-    copied at every step.
+    Keys lie in blocks of n slots, transposed, so that a CPU reads one piece of memory after the other and finds the numbers that
+    it multiplies side by side (`benchmarks/decode_bound.py` times a step). Separate arrays a layer let the compiler update each
+    in place inside a decode loop, where one stacked array would be copied at every step.
     """
 
     keys: tuple[jax.Array, ...]  # layers x [B, K, S / n, h, n]
@@ -188,7 +188,7 @@ def attend(q: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array) ->
     kv_heads = keys.shape[1]
     rows = q.reshape(batch, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)  # [B, K, R, T, h]
     if length == 1 and platform() == "cpu":
-        # A product and a sum, which the compiler makes one loop over each block; its batched matrix product takes twice as long.
+        # A product and a sum, which the compiler makes one loop over each block; a batched product of so few rows is slower.
         one = rows.reshape(*rows.shape[:3], 1, size, 1).astype(jnp.float32) * size**-0.5  # [B, K, R, 1, h, 1]
         scores = jnp.sum(one * keys[:, :, None].astype(jnp.float32), axis=-2)
     else:

@@ -348,6 +348,11 @@ def test_an_interrupt_in_a_call_that_took_the_cache_leaves_the_engine_usable(lay
     engine = Engine(small_model(), dataclasses.replace(CONFIG, **LAYOUTS[layout]))
     asked = [Request(id=i, prompt=p, samples=3) for i, p in enumerate(prompts(8, seed=9))]
     before = engine.generate(asked, 1)
+    long = Request(id=70, prompt=[4, 5, 6], max_tokens=9, ignore_stop=True)
+    (whole,) = engine.generate([long], 2)
+    held = engine.submit(dataclasses.replace(long, max_tokens=3, hold=True), 2)
+    while not engine.idle:
+        engine.step()
     compiled, calls = engine._device._decode, []
 
     def interrupted(*args):
@@ -359,9 +364,40 @@ def test_an_interrupt_in_a_call_that_took_the_cache_leaves_the_engine_usable(lay
     monkeypatch.setattr(engine._device, "_decode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.generate(asked, 1)
-    assert (engine.idle, engine.stats.free_slots, engine._book.tickets) == (True, 16, {})
+    assert (engine.idle, engine.stats.free_slots, list(engine._book.tickets)) == (True, 15, [held])
     after = engine.generate(asked, 1)
     assert [c.tokens.tolist() for c in after] == [c.tokens.tolist() for c in before]
+    engine.resume(held, 0, max_tokens=6)  # its cache was lost too: it is read again
+    ends = [u.completion for _ in range(6) for u in engine.step() if u.completion is not None]
+    assert [c.tokens.tolist() for c in ends] == [whole.tokens.tolist()]
+    engine.release(held, 0)
+    assert engine.stats.free_slots == 16
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_interrupted_step_can_be_followed_by_the_next(layout, monkeypatch):
+    engine = Engine(small_model(), dataclasses.replace(CONFIG, **LAYOUTS[layout]))
+    asked = [Request(id=i, prompt=p, samples=2) for i, p in enumerate(prompts(6, seed=10))]
+    want = engine.generate(asked, 1)
+    tickets = [engine.submit(request, 1) for request in asked]
+    engine.step()
+    compiled = engine._device._decode
+
+    def interrupted(*args):
+        compiled(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._device, "_decode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+    found = {}
+    while not engine.idle:
+        found |= {(u.ticket, u.sample): u.completion for u in engine.step() if u.completion is not None}
+    # Completions of the first step were given then.
+    for (ticket, sample), completion in found.items():
+        assert completion.tokens.tolist() == want[2 * tickets.index(ticket) + sample].tokens.tolist()
+    assert len(found) > 6
 
 
 def test_scores_refuse_a_bad_token_wherever_it_stands():
