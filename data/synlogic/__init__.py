@@ -7,13 +7,14 @@ differ only in the verifier.
 
 from typing import Any
 
-from data.synlogic.base import Mode, Task, extract_answer, has_format
+from data.synlogic.base import Mode, Task
 from data.synlogic.boolean_expressions import BooleanExpressions
 from data.synlogic.dyck_language import DyckLanguage
 from data.synlogic.dyck_language_errors import DyckLanguageErrors
 from data.synlogic.kukurasu import Kukurasu
 from data.synlogic.math_path import MathPath
 from data.synlogic.mathador import Mathador
+from data.synlogic.parse import extract_answer, has_format
 from data.synlogic.word_sorting import WordSorting
 from framework.sample import Sample
 

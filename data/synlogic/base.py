@@ -1,46 +1,33 @@
-"""What every SynLogic task shares: the task protocol, answer extraction, safe text limits and reproducible randomness.
+"""What every SynLogic task shares: the task protocol, the check of every emitted instance, and reproducible randomness.
 
-Source: SynLogic (arXiv:2505.19641), sections 2 and 3, and its official repository MiniMax-AI/SynLogic. The official helpers
-run Python's `eval` on model text; nothing here does. Text longer than `MAX_CHARS` is never parsed.
+Source: SynLogic (arXiv:2505.19641), sections 2 and 3, and its official repository MiniMax-AI/SynLogic.
 """
 
 import dataclasses
 import hashlib
 import random
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Protocol, TypeVar
 
 from framework.sample import Sample
 
 __all__ = [
-    "MAX_CHARS",
     "Draft",
     "Form",
     "Mode",
     "Params",
     "Task",
+    "Verifier",
     "emit",
-    "extract_answer",
     "first_rejected",
-    "has_format",
-    "last_box",
-    "last_box_balanced",
-    "last_python_block",
     "rng_for",
     "stable_int",
-    "too_long",
 ]
 
 Mode = Literal["strict", "official"]
 Form = Literal["compact", "english"]
 
-MAX_CHARS = (
-    20_000  # an honest answer has a few hundred characters; a longer one is an attack on the parser or a runaway
-)
 _DRAWS = 2_000  # tries to find an instance whose own solution passes; a feasible setting needs a handful
-
-_FENCE = re.compile(r"```python(.*?)```", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +45,19 @@ class Task(Protocol[P]):
     def name(self) -> str: ...
 
     @property
-    def levels(self) -> Mapping[str, P]: ...
+    def levels(self) -> Mapping[str, P]:
+        """ "tiny" (short enough for a character-level model), "easy", "normal" (the paper's sweep) and "hard"."""
+        ...
+
+    @property
+    def measure(self) -> str:
+        """What `difficulty` counts, such as "search nodes of the oracle": a unit for tables and plots."""
+        ...
+
+    @property
+    def json_answer(self) -> bool:
+        """True where a published record's `answer` is not a text: `Sample.answer` is then that value as JSON."""
+        ...
 
     def generate(self, seed: int, params: P, form: Form = "compact") -> Sample: ...
 
@@ -75,8 +74,29 @@ class Task(Protocol[P]):
         ...
 
     def verify(self, sample: Sample, answer: str, mode: Mode = "strict") -> bool:
-        """Judge the text inside the answer tags. Never raises on any text."""
+        """Judge the text inside the answer tags. Never raises on any text.
+
+        "official" accepts exactly what the published verifier accepts (it judges published records as they are);
+        "strict" closes its holes, takes the short forms of compact samples as well, and is what training uses.
+        """
         ...
+
+    def difficulty(self, sample: Sample) -> float:
+        """How hard an instance is, in `measure`: the median rises from level to level."""
+        ...
+
+    def show(self, sample: Sample, solved: bool = False) -> str:
+        """Markdown for people: the instance, a grid drawn as a grid; with `solved`, an answer filled in."""
+        ...
+
+
+class Verifier(Protocol):
+    """What only judges: tasks whose data exist already. Every `Task` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def verify(self, sample: Sample, answer: str, mode: Mode = "strict") -> bool: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,58 +148,3 @@ def stable_int(*parts: object) -> int:
 def rng_for(*parts: object) -> random.Random:
     """A generator that depends only on the text of `parts`."""
     return random.Random(stable_int(*parts))
-
-
-def too_long(text: str) -> bool:
-    return len(text) > MAX_CHARS
-
-
-def extract_answer(text: str) -> str:
-    """The text of the first answer block after the thinking, or "" (the official helper, card section 2.2).
-
-    Only the part between the first and the second think-end tag counts, so an answer inside the thinking is ignored and a
-    second think-end tag before the answer loses it.
-    """
-    if "</think>" in text:
-        text = text.split("</think>")[1]
-    _, opened, rest = text.partition("<answer>")
-    body, closed, _ = rest.partition("</answer>")
-    return body.strip() if opened and closed else ""
-
-
-def has_format(text: str) -> bool:
-    """True iff `text` is exactly one think block, then exactly one answer block, with only white space around them.
-
-    The paper asks for both pairs of tags; its trainer's code is not published. This is the strict reading.
-    """
-    tags = ("<think>", "</think>", "<answer>", "</answer>")
-    if any(text.count(tag) != 1 for tag in tags):
-        return False
-    before, thinks, between, answer = (text.find(tag) for tag in tags)
-    ordered = before < thinks < between < answer
-    gaps = (text[:before], text[thinks + len("</think>") : between], text[answer + len("</answer>") :])
-    return ordered and not any(gap.strip() for gap in gaps)
-
-
-def last_python_block(text: str) -> str | None:
-    """The stripped text of the last closed ```python fence, or None."""
-    blocks = _FENCE.findall(text)
-    return blocks[-1].strip() if blocks else None
-
-
-def last_box_balanced(text: str) -> str | None:
-    r"""Variant A: the content of the last `\boxed{`, nested braces matched; None when there is none or it is unbalanced."""
-    _, found, rest = text.rpartition(r"\boxed{")
-    depth = 1
-    for i, char in enumerate(rest if found else ""):
-        depth += (char == "{") - (char == "}")
-        if depth == 0:
-            return rest[:i]
-    return None
-
-
-def last_box(text: str) -> str | None:
-    r"""Variant B: the content of the last `\boxed{` up to the first `}`; None when there is none."""
-    _, found, rest = text.rpartition(r"\boxed{")
-    body, closed, _ = rest.partition("}")
-    return body if found and closed else None

@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping
 
-from data.synlogic import base
+from data.synlogic import base, parse
 from data.synlogic import boolean_trees as trees
 from framework.sample import Sample
 
@@ -97,9 +97,9 @@ class BooleanExpressions:
 
     def verify(self, sample: Sample, answer: str, mode: base.Mode = "strict") -> bool:
         r"""Official: the set of ASCII letters in the last `\boxed{}` is the set of true labels; case does not matter."""
-        if base.too_long(answer):
+        if parse.too_long(answer):
             return False
-        box = base.last_box_balanced(answer)
+        box = parse.last_box_balanced(answer)
         if mode == "strict":
             text = _TEXT.sub(r"\1", answer if box is None and "\\boxed" not in answer else box or "").strip()
             # Short before the regular expression: twenty-six labels and their separators fit easily.

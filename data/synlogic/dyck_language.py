@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Mapping
 
-from data.synlogic import base
+from data.synlogic import base, parse
 from framework.sample import Sample
 
 __all__ = ["PAIRS", "DyckLanguage", "DyckParams", "balanced_prefix", "stacks"]
@@ -78,7 +78,7 @@ class DyckLanguage:
 
     def verify(self, sample: Sample, answer: str, mode: base.Mode = "strict") -> bool:
         """Equal to the full sequence once white space, written-out escapes and one pair of quotes are gone. Both modes agree."""
-        if base.too_long(answer):
+        if parse.too_long(answer):
             return False
         text = re.sub(r"\s", "", answer)
         for escape in ("\\n", "\\t", "\\r"):

@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 
-from data.synlogic import base
+from data.synlogic import base, parse
 from data.synlogic.dyck_language import PAIRS, balanced_prefix, stacks
 from framework.sample import Sample
 
@@ -90,7 +90,7 @@ class DyckLanguageErrors:
 
         Strict: these words count only when they are the whole answer, and the integer has ASCII digits.
         """
-        if base.too_long(answer):
+        if parse.too_long(answer):
             return False
         truth = _truth(sample)
         text = answer.strip()

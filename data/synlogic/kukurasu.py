@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from data.synlogic import base
+from data.synlogic import base, parse
 from framework.sample import Sample
 
 __all__ = ["Kukurasu", "KukurasuParams"]
@@ -93,7 +93,7 @@ class Kukurasu:
 
     def verify(self, sample: Sample, answer: str, mode: base.Mode = "strict") -> bool:
         """The first JSON list of rows of "X" and "1" has the sums; no uniqueness is asked for."""
-        if base.too_long(answer):
+        if parse.too_long(answer):
             return False
         match = _GRID.search(answer)
         if match is not None:

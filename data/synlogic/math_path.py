@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 
-from data.synlogic import base
+from data.synlogic import base, parse
 from data.synlogic.arithmetic import MAX_EXPRESSION, PYTHON, WHOLE, ExpressionError
 from framework.sample import Sample
 
@@ -96,7 +96,7 @@ class MathPath:
         return base.first_rejected(self, sample, candidates())
 
     def verify(self, sample: Sample, answer: str, mode: base.Mode = "strict") -> bool:
-        if base.too_long(answer):
+        if parse.too_long(answer):
             return False
         text = _last_double_bracket(answer)
         if text is None and mode == "strict" and "[[" not in answer:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from data.synlogic import base
+from data.synlogic import base, parse
 from data.synlogic.arithmetic import FRACTIONS, MAX_EXPRESSION, PYTHON, ExpressionError
 from framework.sample import Sample
 
@@ -111,9 +111,9 @@ class Mathador:
         return base.first_rejected(self, sample, candidates())
 
     def verify(self, sample: Sample, answer: str, mode: base.Mode = "strict") -> bool:
-        if base.too_long(answer):
+        if parse.too_long(answer):
             return False
-        text = base.last_python_block(answer)
+        text = parse.last_python_block(answer)
         if text is None and mode == "strict" and "```" not in answer:
             text = answer.strip()
         if text is None or len(text) > MAX_EXPRESSION:

@@ -10,7 +10,7 @@ import random
 import string
 from collections.abc import Mapping, Sequence
 
-from data.synlogic import base
+from data.synlogic import base, parse
 from data.synlogic.words import WORDS
 from framework.sample import Sample
 
@@ -89,9 +89,9 @@ class WordSorting:
 
     def verify(self, sample: Sample, answer: str, mode: base.Mode = "strict") -> bool:
         """The list in the last box equals the truth, spaces removed; case matters."""
-        if base.too_long(answer):
+        if parse.too_long(answer):
             return False
-        text = base.last_box(answer)
+        text = parse.last_box(answer)
         if text is None and mode == "strict" and "\\boxed" not in answer:
             text = answer.strip()
         return text is not None and _listed(text) == _listed(sample.answer)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.synlogic import TASKS, base, extract_answer, has_format, official_reward, verifier_reward
+from data.synlogic import TASKS, extract_answer, has_format, official_reward, parse, verifier_reward
 from framework.sample import Sample
 
 DYCK = Sample(task="dyck_language", question="dyck ([", answer="([])", meta={"full_sequence": "([])"})
@@ -83,19 +83,19 @@ def test_reward_of_an_unknown_task_names_the_known_ones():
 def test_extraction_and_format_never_raise(text):
     extract_answer(text)
     has_format(text)
-    base.last_box(text)
-    base.last_box_balanced(text)
-    base.last_python_block(text)
+    parse.last_box(text)
+    parse.last_box_balanced(text)
+    parse.last_python_block(text)
 
 
 def test_boxes_and_fences_take_the_last_one():
-    assert base.last_box(r"\boxed{a} \boxed{b{c}d}") == "b{c"
-    assert base.last_box_balanced(r"\boxed{a} \boxed{b{c}d}") == "b{c}d"
-    assert base.last_box_balanced(r"\boxed{a} \boxed{b{c}d") is None
-    assert base.last_box(r"\boxed{b") is None
-    assert base.last_box("") is None
-    assert base.last_python_block("```python\n1\n``` ```python\n2\n```") == "2"
-    assert base.last_python_block("```python\n1") is None
+    assert parse.last_box(r"\boxed{a} \boxed{b{c}d}") == "b{c"
+    assert parse.last_box_balanced(r"\boxed{a} \boxed{b{c}d}") == "b{c}d"
+    assert parse.last_box_balanced(r"\boxed{a} \boxed{b{c}d") is None
+    assert parse.last_box(r"\boxed{b") is None
+    assert parse.last_box("") is None
+    assert parse.last_python_block("```python\n1\n``` ```python\n2\n```") == "2"
+    assert parse.last_python_block("```python\n1") is None
 
 
 def test_the_registry_holds_seven_tasks_under_their_own_names():
