@@ -63,6 +63,11 @@ COMMANDS = {
         "plan_command",
         "will it fit on that pod?  maypole plan entropy_mechanism:paper --topology v5p:4x4x4",
     ),
+    "data": (
+        "data.cli",
+        "data_command",
+        "verifiable data sets and verdicts:  maypole data synlogic --tasks all --n 10000 --out DIR",
+    ),
     "list": ("framework.cli", "list_command", "the experiments that come with maypole"),
 }
 

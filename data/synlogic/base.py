@@ -3,6 +3,7 @@
 Source: SynLogic (arXiv:2505.19641), sections 2 and 3, and its official repository MiniMax-AI/SynLogic.
 """
 
+import collections
 import dataclasses
 import hashlib
 import random
@@ -12,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from framework.sample import Sample
 
 __all__ = [
+    "REJECTED",
     "Draft",
     "Form",
     "Mode",
@@ -28,6 +30,9 @@ Mode = Literal["strict", "official"]
 Form = Literal["compact", "english"]
 
 _DRAWS = 2_000  # tries to find an instance whose own solution passes; a feasible setting needs a handful
+
+REJECTED: collections.Counter[str] = collections.Counter()
+"""Draws of this process that `emit` threw away: "draw" by the generator itself, "oracle" because its own solution failed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +125,7 @@ def emit(task: Task[P], draw: Callable[[random.Random], Draft | None], seed: int
     for attempt in range(_DRAWS):
         draft = draw(rng_for(task.name, seed, attempt))
         if draft is None:
+            REJECTED["draw"] += 1
             continue
         # The wording has its own generator, so that both forms of a seed are the same instance.
         english = draft.english[stable_int(task.name, "wording", seed) % len(draft.english)]
@@ -128,6 +134,7 @@ def emit(task: Task[P], draw: Callable[[random.Random], Draft | None], seed: int
         sample = Sample(task=task.name, level=level, seed=seed, question=question, answer=draft.answer, meta=meta)
         if task.verify(sample, task.solve(sample), "strict"):
             return sample
+        REJECTED["oracle"] += 1
     raise ValueError(f"{task.name}: no instance in {_DRAWS} draws with {params}. Loosen these parameters.")
 
 

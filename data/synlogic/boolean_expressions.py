@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Iterable, Mapping
 
-from data.synlogic import base, parse
+from data.synlogic import base, boards, parse
 from data.synlogic import boolean_trees as trees
 from framework.sample import Sample
 
@@ -49,6 +49,7 @@ LEVELS: Mapping[str, BooleanParams] = {
         depths=(2,), options=(3, 4), growth=trees.Growth(fact_share=0.0, digits_only=True, max_nots=2), max_chars=40
     ),
     "normal": BooleanParams(depths=(2, 3, 4), options=(4, 5, 6)),
+    "hard": BooleanParams(depths=(4, 5), options=(6, 7, 8)),
 }
 
 
@@ -56,6 +57,8 @@ LEVELS: Mapping[str, BooleanParams] = {
 class BooleanExpressions:
     name: str = "boolean_expressions"
     levels: Mapping[str, BooleanParams] = dataclasses.field(default_factory=lambda: LEVELS, hash=False, repr=False)
+    measure: str = "operators and operands of all options"
+    json_answer: bool = False
 
     def generate(self, seed: int, params: BooleanParams, form: base.Form = "compact") -> Sample:
         def draw(rng: random.Random) -> base.Draft | None:
@@ -109,6 +112,21 @@ class BooleanExpressions:
         if box is None:
             return False
         return _letters(box) == _letters(sample.answer)
+
+    def difficulty(self, sample: Sample) -> float:
+        return sum(_size(tree) for tree in sample.meta["options"])
+
+    def show(self, sample: Sample, solved: bool = False) -> str:
+        rows = []
+        for label, tree in zip(_LABELS, sample.meta["options"], strict=False):
+            verdict = (str(trees.value(tree)).lower(),) if solved else ()
+            rows.append((label, f"`{trees.render(tree, compact=False)}`", *verdict))
+        return boards.table(("", "expression", *(("value",) if solved else ())), rows)
+
+
+def _size(tree: trees.Tree) -> int:
+    """The nodes of a tree; a comparison is one."""
+    return 1 + (sum(map(_size, tree[1:])) if tree[0] in ("not", "and", "or") else 0)
 
 
 def _letters(text: str) -> set[str]:

@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Mapping
 
-from data.synlogic import base, parse
+from data.synlogic import base, boards, parse
 from framework.sample import Sample
 
 __all__ = ["PAIRS", "DyckLanguage", "DyckParams", "balanced_prefix", "stacks"]
@@ -37,6 +37,7 @@ LEVELS: Mapping[str, DyckParams] = {
     "tiny": DyckParams(settings=((3, 6, 1), (3, 6, 2), (3, 8, 1), (3, 8, 2), (3, 8, 3))),
     "easy": DyckParams(settings=((2, 10, 2), (3, 10, 3), (3, 12, 3))),
     "normal": DyckParams(settings=((2, 10, 1), (3, 14, 3), (4, 20, 5))),  # the paper's 15 is really 14, see above
+    "hard": DyckParams(settings=((4, 30, 8), (4, 40, 10), (4, 50, 12))),
 }
 
 
@@ -44,6 +45,8 @@ LEVELS: Mapping[str, DyckParams] = {
 class DyckLanguage:
     name: str = "dyck_language"
     levels: Mapping[str, DyckParams] = dataclasses.field(default_factory=lambda: LEVELS, hash=False, repr=False)
+    measure: str = "length of the full sequence"
+    json_answer: bool = False
 
     def generate(self, seed: int, params: DyckParams, form: base.Form = "compact") -> Sample:
         def draw(rng: random.Random) -> base.Draft:
@@ -64,11 +67,11 @@ class DyckLanguage:
 
     def worked(self, sample: Sample) -> str:
         """The open brackets after each character; the last entry, read backwards, is what must be closed."""
-        return " ".join(stack or "." for stack in stacks(sample.meta["prefix"]))
+        return " ".join(stack or "." for stack in stacks(_prefix(sample)))
 
     def perturb(self, sample: Sample, seed: int) -> str:
         rng = base.rng_for(self.name, "perturb", seed)
-        full, prefix = sample.meta["full_sequence"], sample.meta["prefix"]
+        full, prefix = sample.meta["full_sequence"], _prefix(sample)
         closers = full[len(prefix) :]
         at = rng.randrange(len(closers))
         wrong = rng.choice([pair[1] for pair in PAIRS[:3] if pair[1] != closers[at]])
@@ -86,6 +89,19 @@ class DyckLanguage:
         if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
             text = text[1:-1]
         return text == sample.meta["full_sequence"]
+
+    def difficulty(self, sample: Sample) -> float:
+        return len(sample.meta["full_sequence"])
+
+    def show(self, sample: Sample, solved: bool = False) -> str:
+        prefix, full = _prefix(sample), sample.meta["full_sequence"]
+        missing = len(full) - len(prefix)
+        return boards.block(f"{full}\n{' ' * len(prefix)}{'^' * missing}" if solved else prefix + "_" * missing)
+
+
+def _prefix(sample: Sample) -> str:
+    meta = sample.meta
+    return meta["prefix"] if "prefix" in meta else meta["question_sequence"]  # the second in published records
 
 
 def balanced_prefix(rng: random.Random, types: int, length: int, depth: int, max_depth: int = 100) -> str:

@@ -11,13 +11,14 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 
-from data.synlogic import base, parse
+from data.synlogic import base, boards, parse
 from data.synlogic.dyck_language import PAIRS, balanced_prefix, stacks
 from framework.sample import Sample
 
 __all__ = ["DyckErrorsParams", "DyckLanguageErrors"]
 
-_VALID_WORDS = ("valid", "correct", "合法", "有效")
+_OFFICIAL_VALID = ("valid", "correct", "合法")
+_VALID_WORDS = (*_OFFICIAL_VALID, "有效")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,6}")
 _ENGLISH = (
     "Find the first error in this bracket sequence: {0}\nAnswer with its position, counted from 1. Answer -1 if there is no "
@@ -39,6 +40,7 @@ LEVELS: Mapping[str, DyckErrorsParams] = {
     "tiny": DyckErrorsParams(settings=((3, 6),)),
     "easy": DyckErrorsParams(settings=((2, 8), (3, 8), (3, 10))),
     "normal": DyckErrorsParams(settings=((3, 10), (3, 16), (4, 20), (4, 30))),
+    "hard": DyckErrorsParams(settings=((4, 30), (4, 40), (4, 60))),
 }
 
 
@@ -46,6 +48,8 @@ LEVELS: Mapping[str, DyckErrorsParams] = {
 class DyckLanguageErrors:
     name: str = "dyck_language_errors"
     levels: Mapping[str, DyckErrorsParams] = dataclasses.field(default_factory=lambda: LEVELS, hash=False, repr=False)
+    measure: str = "brackets before the error"
+    json_answer: bool = False
 
     def generate(self, seed: int, params: DyckErrorsParams, form: base.Form = "compact") -> Sample:
         def draw(rng: random.Random) -> base.Draft | None:
@@ -67,18 +71,18 @@ class DyckLanguageErrors:
         return base.emit(self, draw, seed, params, form)
 
     def solve(self, sample: Sample) -> str:
-        return str(_truth(sample))
+        return str(first_error(_sequence(sample)))
 
     def worked(self, sample: Sample) -> str:
         """Position and open brackets, character by character; `x` marks the error, `ok` a balanced end."""
-        trace = [f"{i}{stack or '.'}" for i, stack in enumerate(stacks(sample.meta["sequence"]), start=1)]
-        error = _truth(sample)
+        trace = [f"{i}{stack or '.'}" for i, stack in enumerate(stacks(_sequence(sample)), start=1)]
+        error = first_error(_sequence(sample))
         return " ".join([*trace, "ok" if error == -1 else f"{error}x"])
 
     def perturb(self, sample: Sample, seed: int) -> str:
         rng = base.rng_for(self.name, "perturb", seed)
-        truth = _truth(sample)
-        last = len(sample.meta["sequence"]) + 1
+        truth = first_error(_sequence(sample))
+        last = len(_sequence(sample)) + 1
         near = [truth - 1, truth + 1, -1, last]
         rng.shuffle(near)
         # Further off only when every neighbour is the truth or out of range, which needs no luck.
@@ -86,7 +90,7 @@ class DyckLanguageErrors:
         return base.first_rejected(self, sample, plausible)
 
     def verify(self, sample: Sample, answer: str, mode: base.Mode = "strict") -> bool:
-        """Official: "valid" or "correct" anywhere means -1 (so does "invalid"), else `int(text)` equals the truth.
+        """Official: "valid" or "correct" anywhere means -1 (so does "invalid"), else the text is "-1" or `int(text)` the truth.
 
         Strict: these words count only when they are the whole answer, and the integer has ASCII digits.
         """
@@ -95,8 +99,10 @@ class DyckLanguageErrors:
         truth = _truth(sample)
         text = answer.strip()
         if mode == "official":
-            if any(word in text.lower() for word in _VALID_WORDS):
-                return truth == -1
+            if any(word in text.lower() for word in _OFFICIAL_VALID):
+                text = "-1"
+            if truth == -1:
+                return text == "-1"
             try:
                 return int(text) == truth
             except ValueError:
@@ -104,6 +110,14 @@ class DyckLanguageErrors:
         if text.lower() in _VALID_WORDS:
             return truth == -1
         return _INTEGER.fullmatch(text) is not None and int(text) == truth
+
+    def difficulty(self, sample: Sample) -> float:
+        return len(stacks(_sequence(sample)))
+
+    def show(self, sample: Sample, solved: bool = False) -> str:
+        text, truth = _sequence(sample), first_error(_sequence(sample))
+        mark = "balanced" if truth == -1 else f"{' ' * (truth - 1)}^ {truth}"
+        return boards.block(f"{text}\n{mark}" if solved else text)
 
 
 def first_error(text: str) -> int:
@@ -114,7 +128,13 @@ def first_error(text: str) -> int:
     return len(text) + 1 if trace and trace[-1] else -1
 
 
-def _truth(sample: Sample) -> int:
+def _sequence(sample: Sample) -> str:
+    meta = sample.meta
+    return meta["sequence"] if "sequence" in meta else meta["bracket_string"]  # the second in published records
+
+
+def _truth(sample: Sample) -> int | None:
+    """The stored label: None in those published records whose damaged sequence is balanced by chance."""
     return -1 if sample.meta["is_valid"] else sample.meta["first_error_pos"]
 
 

@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from data.synlogic import base, parse
+from data.synlogic import base, boards, parse
 from framework.sample import Sample
 
 __all__ = ["Kukurasu", "KukurasuParams"]
@@ -21,6 +21,7 @@ __all__ = ["Kukurasu", "KukurasuParams"]
 _ROW = r'\[\s*"[X1]"(?:\s*,\s*"[X1]")*\s*\]'
 _GRID = re.compile(rf"\[\s*{_ROW}(?:\s*,\s*{_ROW})*\s*\]")
 _CELL = re.compile("[X1]")
+_NOT_JSON = re.compile(r"[^][X1,\" \t\r\n]")  # white space that JSON does not know: the published verifier gives up
 _SHORT = re.compile(r"[X1]+(?:/[X1]+)*")
 _MAX_SIDE = 12
 _ENGLISH = (
@@ -41,12 +42,17 @@ class KukurasuParams(base.Params):
     sizes: tuple[tuple[int, int], ...]  # one is drawn: (rows, columns)
     fill: tuple[float, ...]  # one is drawn: chance of each cell to be 1
     equal_totals: bool = False
+    grids: int = 1  # drawn for one size and fill before others are drawn; many keep the shares of `sizes`
 
+
+# The shares of the published run: 60, 120, 150 and 150 of each.
+_SWEEP = ((3, 3),) * 2 + ((4, 4),) * 4 + ((5, 5),) * 5 + ((6, 6),) * 5
 
 LEVELS: Mapping[str, KukurasuParams] = {
     "tiny": KukurasuParams(sizes=((3, 3), (3, 4)), fill=(0.5,)),
     "easy": KukurasuParams(sizes=((4, 4),), fill=(0.3, 0.5)),
-    "normal": KukurasuParams(sizes=((3, 3), (4, 4), (5, 5), (6, 6)), fill=(0.2, 0.3), equal_totals=True),
+    "normal": KukurasuParams(sizes=_SWEEP, fill=(0.2, 0.3), equal_totals=True, grids=20_000),
+    "hard": KukurasuParams(sizes=((6, 6), (7, 7)), fill=(0.3, 0.5)),
 }
 
 
@@ -54,14 +60,19 @@ LEVELS: Mapping[str, KukurasuParams] = {
 class Kukurasu:
     name: str = "kukurasu"
     levels: Mapping[str, KukurasuParams] = dataclasses.field(default_factory=lambda: LEVELS, hash=False, repr=False)
+    measure: str = "cells of the grid"
+    json_answer: bool = False
 
     def generate(self, seed: int, params: KukurasuParams, form: base.Form = "compact") -> Sample:
         def draw(rng: random.Random) -> base.Draft | None:
             n, m = rng.choice(params.sizes)
             fill = rng.choice(params.fill)
-            grid = tuple("".join("1" if rng.random() < fill else "X" for _ in range(m)) for _ in range(n))
-            rows, columns = _sums(grid)
-            if min(*rows, *columns) == 0 or (params.equal_totals and sum(rows) != sum(columns)):
+            for _ in range(params.grids):
+                grid = tuple("".join("1" if rng.random() < fill else "X" for _ in range(m)) for _ in range(n))
+                rows, columns = _sums(grid)
+                if min(*rows, *columns) > 0 and (not params.equal_totals or sum(rows) == sum(columns)):
+                    break
+            else:
                 return None
             row_text, column_text = ",".join(map(str, rows)), ",".join(map(str, columns))
             return base.Draft(
@@ -97,6 +108,8 @@ class Kukurasu:
             return False
         match = _GRID.search(answer)
         if match is not None:
+            if _NOT_JSON.search(match[0]):
+                return False
             grid = tuple("".join(_CELL.findall(row)) for row in re.findall(_ROW, match[0]))
         elif mode == "strict" and _SHORT.fullmatch(answer.strip()):
             grid = tuple(answer.strip().split("/"))
@@ -106,6 +119,16 @@ class Kukurasu:
         if len(grid) != n or any(len(row) != m for row in grid):
             return False
         return _sums(grid) == (list(sample.meta["row_sums"]), list(sample.meta["col_sums"]))
+
+    def difficulty(self, sample: Sample) -> float:
+        return len(sample.meta["row_sums"]) * len(sample.meta["col_sums"])
+
+    def show(self, sample: Sample, solved: bool = False) -> str:
+        """The board: weights above and on the left, sums on the right and below."""
+        rows, columns = sample.meta["row_sums"], sample.meta["col_sums"]
+        grid = _solution(sample) if solved else (" " * len(columns),) * len(rows)
+        weights = range(1, len(columns) + 1), range(1, len(rows) + 1)
+        return boards.block(boards.draw(grid, top=weights[0], left=weights[1], right=rows, bottom=columns))
 
 
 def _sums(grid: Grid) -> tuple[list[int], list[int]]:

@@ -1,7 +1,8 @@
 """Math path: fill the hidden digits of an equation (SynLogic, arXiv:2505.19641, task `math_path`).
 
 Compact form: `path ?+?*4=14` with the short answer `2+3*4=14`; the official answer is `[[2+3*4 = 14]]`. The official verifier
-compares digits and operators in order and lets Python evaluate the rest, so parentheses may move and division may be inexact.
+compares digits and operators in order and lets Python evaluate the rest, so parentheses may move, division may be inexact, and
+any expression that Python counts as true passes, such as `[[2+3*4,14]]`.
 The strict one wants the query itself with single digits in the holes, whole numbers at every division, and accepts the
 equation without brackets (its one widening). `/` must divide exactly and `%` follows Python's sign rule.
 """
@@ -12,8 +13,9 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 
-from data.synlogic import base, parse
-from data.synlogic.arithmetic import MAX_EXPRESSION, PYTHON, WHOLE, ExpressionError
+from data.synlogic import base, boards, parse
+from data.synlogic.arithmetic import MAX_EXPRESSION, WHOLE, ExpressionError
+from data.synlogic.python_value import python_value
 from framework.sample import Sample
 
 __all__ = ["MathPath", "MathPathParams"]
@@ -42,6 +44,7 @@ LEVELS: Mapping[str, MathPathParams] = {
     "tiny": MathPathParams(operators=(1, 2), hidden_percent=(60,), symbols="+-*", max_parentheses=0),
     "easy": MathPathParams(operators=(4,), hidden_percent=(100,)),  # the official default
     "normal": MathPathParams(operators=(10,), hidden_percent=(50, 60, 70, 80, 90, 100)),
+    "hard": MathPathParams(operators=(12, 14, 16), hidden_percent=(100,)),
 }
 
 
@@ -49,6 +52,8 @@ LEVELS: Mapping[str, MathPathParams] = {
 class MathPath:
     name: str = "math_path"
     levels: Mapping[str, MathPathParams] = dataclasses.field(default_factory=lambda: LEVELS, hash=False, repr=False)
+    measure: str = "digits to find"
+    json_answer: bool = False
 
     def generate(self, seed: int, params: MathPathParams, form: base.Form = "compact") -> Sample:
         def draw(rng: random.Random) -> base.Draft | None:
@@ -98,7 +103,7 @@ class MathPath:
     def verify(self, sample: Sample, answer: str, mode: base.Mode = "strict") -> bool:
         if parse.too_long(answer):
             return False
-        text = _last_double_bracket(answer)
+        text = _last_double_bracket(answer) if mode == "strict" else _last_on_one_line(answer)
         if text is None and mode == "strict" and "[[" not in answer:
             text = answer
         if text is None or len(text) > MAX_EXPRESSION:
@@ -108,6 +113,14 @@ class MathPath:
             return _strict(text, query) if mode == "strict" else _official(text, query)
         except ExpressionError:
             return False
+
+    def difficulty(self, sample: Sample) -> float:
+        return sample.meta["query_expr"].count("?")
+
+    def show(self, sample: Sample, solved: bool = False) -> str:
+        query, filled = sample.meta["query_expr"], sample.meta["ref_expr"]
+        marks = "".join("^" if char == "?" else " " for char in query).rstrip()
+        return boards.block(f"{filled}\n{marks}" if solved else query)
 
 
 def _strict(text: str, query: str) -> bool:
@@ -121,14 +134,14 @@ def _strict(text: str, query: str) -> bool:
 
 
 def _official(text: str, query: str) -> bool:
+    text = text.replace(" ", "")  # so `1 4` is 14
     given, wanted = re.findall(r"[0-9]", text), re.findall(r"[0-9?]", query)
     if len(given) != len(wanted) or any(w not in ("?", g) for g, w in zip(given, wanted, strict=True)):
         return False
     if _OPERATORS.findall(text) != _OPERATORS.findall(query):
         return False
     # Python reads a = b = c as a chain of comparisons, and compares numbers of different kinds by value.
-    values = [PYTHON.evaluate(side) for side in text.split("=")]
-    return len(values) > 1 and all(a == b for a, b in itertools.pairwise(values))
+    return bool(python_value(text.replace("=", "==")))
 
 
 def _last_double_bracket(text: str) -> str | None:
@@ -138,6 +151,12 @@ def _last_double_bracket(text: str) -> str | None:
         found = text[start + 2 : end]
         start = text.find("[[", end + 2)
     return found
+
+
+def _last_on_one_line(text: str) -> str | None:
+    """The same, with both ends on one line: the published regular expression does not cross lines."""
+    found = [_last_double_bracket(line) for line in text.split("\n")]
+    return next((body.strip() for body in reversed(found) if body is not None), None)
 
 
 def _random_expression(rng: random.Random, params: MathPathParams) -> str:

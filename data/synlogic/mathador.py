@@ -1,12 +1,13 @@
 """Mathador, the game of 24: reach a target with given numbers (SynLogic, arXiv:2505.19641, task `mathador`).
 
 Compact form: `mathador 3,5,8=16` with the short answer `3+5+8`; the official answer puts the expression into a python fence.
-The official verifier compares the target with itself, so every well-formed expression with the right numbers passes, `**` and
-`//` included. The strict one computes with exact fractions, wants the target, forbids both operators, and accepts an
+The official verifier compares the target with itself, so every expression with the right numbers that Python can evaluate passes,
+`**` and `//` included. The strict one computes with exact fractions, wants the target, forbids both operators, and accepts an
 expression without a fence (its one widening).
 """
 
 import dataclasses
+import functools
 import itertools
 import operator
 import random
@@ -14,8 +15,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from data.synlogic import base, parse
-from data.synlogic.arithmetic import FRACTIONS, MAX_EXPRESSION, PYTHON, ExpressionError
+from data.synlogic import base, boards, parse
+from data.synlogic.arithmetic import FRACTIONS, MAX_EXPRESSION, ExpressionError
+from data.synlogic.python_value import python_value
 from framework.sample import Sample
 
 __all__ = ["Mathador", "MathadorParams"]
@@ -52,6 +54,7 @@ LEVELS: Mapping[str, MathadorParams] = {
     "tiny": MathadorParams(count=3, operators=("+", "-", "*"), result=None),
     "easy": MathadorParams(count=4, operators=("+", "-", "*"), result=None),
     "normal": MathadorParams(count=4),
+    "hard": MathadorParams(count=5, candidates=tuple(range(1, 14))),
 }
 
 
@@ -59,6 +62,8 @@ LEVELS: Mapping[str, MathadorParams] = {
 class Mathador:
     name: str = "mathador"
     levels: Mapping[str, MathadorParams] = dataclasses.field(default_factory=lambda: LEVELS, hash=False, repr=False)
+    measure: str = "chains tried until one reaches the target"
+    json_answer: bool = False
 
     def generate(self, seed: int, params: MathadorParams, form: base.Form = "compact") -> Sample:
         def draw(rng: random.Random) -> base.Draft | None:
@@ -73,7 +78,7 @@ class Mathador:
                 if value.denominator != 1 or not 1 <= value <= params.max_result:
                     return None
                 result = int(value)
-            if _find_chain(numbers, params.operators, Fraction(result)) is None:
+            if _find_chain(numbers, params.operators, result)[0] is None:
                 return None
             listed = ", ".join(map(str, numbers))
             return base.Draft(
@@ -119,47 +124,70 @@ class Mathador:
         if text is None or len(text) > MAX_EXPRESSION:
             return False
         allowed = {*sample.meta.get("operators", _APPLY), "(", ")"}
-        if any(char not in allowed for char in re.sub(r"[0-9 ]", "", text)):
+        # Python, and so the published verifier, allows line breaks inside of parentheses.
+        if any(char not in allowed for char in re.sub(r"[0-9 ]" if mode == "strict" else r"[0-9\s]", "", text)):
             return False
-        if sorted(int(n) for n in re.findall(r"[0-9]+", text)) != sorted(sample.meta["numbers"]):
+        if sorted(re.findall(r"[0-9]+", text)) != sorted(map(str, sample.meta["numbers"])):
             return False
         try:
             if mode == "official":
-                PYTHON.evaluate(text)
-                return True
+                value = python_value(text)
+                return abs(value - value) < _TOLERANCE  # as published: infinity and NaN fail, and so does a tuple
             return abs(FRACTIONS.evaluate(text) - Fraction(sample.meta["result"])) <= _TOLERANCE
-        except ExpressionError:
+        except (ExpressionError, TypeError):
             return False
+
+    def difficulty(self, sample: Sample) -> float:
+        meta = sample.meta
+        return _find_chain(meta["numbers"], meta["operators"], meta["result"])[1]
+
+    def show(self, sample: Sample, solved: bool = False) -> str:
+        meta = sample.meta
+        rows = [("numbers", " ".join(map(str, meta["numbers"]))), ("target", meta["result"])]
+        rows.append(("operators", "  ".join(f"`{op}`" for op in meta["operators"])))
+        if solved:
+            rows.append(("one way", f"`{_expression(_solution(sample))} = {meta['result']}`"))
+        return boards.table(("", ""), rows)
 
 
 def _solution(sample: Sample) -> Chain:
     meta = sample.meta
-    chain = _find_chain(meta["numbers"], meta["operators"], Fraction(meta["result"]))
+    chain, _ = _find_chain(meta["numbers"], meta["operators"], meta["result"])
     if chain is None:
         raise ValueError(f"mathador: no chain reaches {meta['result']} from {meta['numbers']}")
     return chain
 
 
-def _find_chain(numbers: Sequence[int], operators: Sequence[str], result: Fraction) -> Chain | None:
-    """The first left-to-right chain that reaches `result`; one with whole intermediate values if there is one."""
+def _find_chain(numbers: Sequence[int], operators: Sequence[str], result: int) -> tuple[Chain | None, int]:
+    """The first left-to-right chain that reaches `result`, and the number of chains computed to their end until then.
+
+    A chain with whole intermediate values comes before any other.
+    """
+    return _search(tuple(numbers), tuple(operators), Fraction(result))
+
+
+@functools.lru_cache(maxsize=1024)  # an instance is solved when it is drawn, checked, worked out and perturbed
+def _search(numbers: tuple[int, ...], operators: tuple[str, ...], result: Fraction) -> tuple[Chain | None, int]:
+    tried = itertools.count()
     for whole in (True, False):
         for order in dict.fromkeys(itertools.permutations(numbers)):
-            ops = _reach(Fraction(order[0]), order[1:], operators, result, whole)
+            ops = _reach(Fraction(order[0]), order[1:], operators, result, whole, tried)
             if ops is not None:
-                return order, ops
-    return None
+                return (order, ops), next(tried)
+    return None, next(tried)
 
 
 def _reach(
-    value: Fraction, rest: Sequence[int], operators: Sequence[str], result: Fraction, whole: bool
+    value: Fraction, rest: Sequence[int], operators: Sequence[str], result: Fraction, whole: bool, tried: Iterator[int]
 ) -> tuple[str, ...] | None:
     if not rest:
+        next(tried)
         return () if value == result else None
     if whole and value.denominator != 1:
         return None
     for op in operators:
         if op != "/" or rest[0]:
-            ops = _reach(_APPLY[op](value, Fraction(rest[0])), rest[1:], operators, result, whole)
+            ops = _reach(_APPLY[op](value, Fraction(rest[0])), rest[1:], operators, result, whole, tried)
             if ops is not None:
                 return op, *ops
     return None

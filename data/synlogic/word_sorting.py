@@ -10,7 +10,7 @@ import random
 import string
 from collections.abc import Mapping, Sequence
 
-from data.synlogic import base, parse
+from data.synlogic import base, boards, parse
 from data.synlogic.words import WORDS
 from framework.sample import Sample
 
@@ -38,6 +38,7 @@ LEVELS: Mapping[str, WordSortingParams] = {
     "tiny": WordSortingParams(front=(1,), words=(3,), max_letters=4, distinct_first=True),
     "easy": WordSortingParams(front=(1, 2), words=(4, 5), max_letters=5),
     "normal": WordSortingParams(front=(2, 3, 4), words=(5, 7, 10, 15)),
+    "hard": WordSortingParams(front=(3, 4, 5), words=(20, 25, 30)),
 }
 
 
@@ -45,6 +46,8 @@ LEVELS: Mapping[str, WordSortingParams] = {
 class WordSorting:
     name: str = "word_sorting"
     levels: Mapping[str, WordSortingParams] = dataclasses.field(default_factory=lambda: LEVELS, hash=False, repr=False)
+    measure: str = "words to sort"
+    json_answer: bool = False
 
     def generate(self, seed: int, params: WordSortingParams, form: base.Form = "compact") -> Sample:
         def draw(rng: random.Random) -> base.Draft:
@@ -68,22 +71,21 @@ class WordSorting:
         return base.emit(self, draw, seed, params, form)
 
     def solve(self, sample: Sample) -> str:
-        words = sorted(sample.meta["words"], key=_Order(sample.meta["front"]), reverse=sample.meta["decreasing"])
-        return _in_form(sample, words)
+        return _in_form(sample, _sorted(sample))
 
     def worked(self, sample: Sample) -> str:
         """The letters that decide: the shortest telling beginning of each word, as given and then in order."""
-        words = sample.meta["words"]
+        words, (front, decreasing) = sample.meta["words"], _order_of(sample)
         keys = [_telling_prefix(word, words) for word in words]
-        ordered = sorted(keys, key=_Order(sample.meta["front"]), reverse=sample.meta["decreasing"])
+        ordered = sorted(keys, key=_Order(front), reverse=decreasing)
         return f"{','.join(keys)}:{','.join(ordered)}"
 
     def perturb(self, sample: Sample, seed: int) -> str:
         rng = base.rng_for(self.name, "perturb", seed)
-        words = sample.answer.split(",")
+        words = _sorted(sample)
         at = rng.randrange(len(words) - 1)
         swapped = [*words[:at], words[at + 1], words[at], *words[at + 2 :]]
-        plain = sorted(words, reverse=sample.meta["decreasing"])  # the front letters forgotten
+        plain = sorted(words, reverse=_order_of(sample)[1])  # the front letters forgotten
         candidates = [_in_form(sample, plain), _in_form(sample, swapped)]
         return base.first_rejected(self, sample, candidates if rng.random() < 0.5 else candidates[::-1])
 
@@ -96,9 +98,35 @@ class WordSorting:
             text = answer.strip()
         return text is not None and _listed(text) == _listed(sample.answer)
 
+    def difficulty(self, sample: Sample) -> float:
+        return len(sample.meta["words"])
+
+    def show(self, sample: Sample, solved: bool = False) -> str:
+        front, decreasing = _order_of(sample)
+        rest = "".join(letter for letter in string.ascii_lowercase if letter not in front)
+        rows = [("alphabet", f"`{front} {rest}`"), ("order", "decreasing" if decreasing else "increasing")]
+        rows.append(("words", ", ".join(sample.meta["words"])))
+        if solved:
+            rows.append(("sorted", ", ".join(_sorted(sample))))
+        return boards.table(("", ""), rows)
+
+
+def _order_of(sample: Sample) -> tuple[str, bool]:
+    """(letters moved to the front, whether the order is decreasing); published records name them otherwise."""
+    meta = sample.meta
+    if "front" in meta:
+        return meta["front"], meta["decreasing"]
+    return meta["front_letters"].replace(",", ""), meta["order"] == -1
+
+
+def _sorted(sample: Sample) -> list[str]:
+    front, decreasing = _order_of(sample)
+    return sorted(sample.meta["words"], key=_Order(front), reverse=decreasing)
+
 
 def _listed(text: str) -> list[str]:
-    return text.replace("，", ",").replace(" ", "").split(",")  # the full-width comma is official
+    # The full-width comma is official. Only spaces vanish inside of a word, any white space around it.
+    return [word.strip() for word in text.replace("，", ",").replace(" ", "").split(",")]
 
 
 class _Order:

@@ -1,0 +1,94 @@
+"""Which candidates become records: the first distinct ones of each (task, level), whatever was made by whom in which order.
+
+Everything here is a function of the streams of candidates alone, which is why the output does not depend on workers.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from data.synlogic.build.shard import Candidate
+
+__all__ = ["Group", "Outcome", "select", "shards_missing"]
+
+IDLE = 2_000  # candidates in a row that add nothing, before a task is said to have no more
+_IDLE_FAILURE = 100  # a candidate without an instance has cost thousands of draws, and counts for more
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """One task at one level, and how many records of it are wanted. Validation records are chosen first."""
+
+    task: str
+    level: str
+    train: int
+    validation: int
+
+    @property
+    def wanted(self) -> int:
+        return self.train + self.validation
+
+    @property
+    def shard_size(self) -> int:
+        """Candidates a shard: many shards for a progress bar and a restart, not so many that files become a burden."""
+        return min(max(self.wanted // 64, 16), 1024)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Outcome:
+    """What a group has come to so far. The counts are those up to its last record, not of all that was made."""
+
+    picked: list[int]  # numbers of candidates
+    drawn: int = 0
+    duplicates: int = 0
+    too_long: int = 0
+    failed: int = 0
+    oracle_rejected: int = 0
+    exhausted: bool = False
+
+
+def select(groups: Sequence[Group], made: Sequence[Sequence[Sequence[Candidate]]], max_chars: int) -> list[Outcome]:
+    """For each group its outcome, from `made`: the shards of each group in order, without a gap.
+
+    A question that an earlier group has is a duplicate, so an outcome is final when those before it are.
+    """
+    seen: set[str] = set()
+    return [_select(group, shards, max_chars, seen) for group, shards in zip(groups, made, strict=True)]
+
+
+def _select(group: Group, shards: Sequence[Sequence[Candidate]], max_chars: int, seen: set[str]) -> Outcome:
+    outcome = Outcome(picked=[])
+    idle = 0
+    for candidate in (candidate for shard in shards for candidate in shard):
+        if len(outcome.picked) == group.wanted:
+            break
+        number = outcome.drawn
+        outcome.drawn += 1
+        outcome.oracle_rejected += candidate.rejected
+        idle += 1
+        if not candidate.digest:
+            outcome.failed += 1
+            idle += _IDLE_FAILURE - 1
+        elif candidate.chars > max_chars:
+            outcome.too_long += 1
+        elif candidate.digest in seen:
+            outcome.duplicates += 1
+        else:
+            seen.add(candidate.digest)
+            outcome.picked.append(number)
+            idle = 0
+        if idle >= IDLE:
+            outcome.exhausted = True
+            break
+    return outcome
+
+
+def shards_missing(group: Group, outcome: Outcome) -> int:
+    """How many more shards to make before looking again; 0 when the group is done."""
+    missing = group.wanted - len(outcome.picked)
+    if outcome.exhausted or not missing:
+        return 0
+    rate = max(len(outcome.picked) / outcome.drawn, 0.02) if outcome.drawn else 1.0
+    # At most doubled: the rate of the first shards may be far from that of the next.
+    candidates = min(math.ceil(missing / rate), max(outcome.drawn, IDLE)) if outcome.drawn else missing
+    return max(math.ceil(candidates / group.shard_size), 1)
