@@ -1,0 +1,48 @@
+"""Ways to put an answer into text, the honest ones and the odd ones, shared by the perturbation tests of single tasks."""
+
+from collections.abc import Callable, Mapping
+
+__all__ = ["FORMS"]
+
+FORMS: Mapping[str, Callable[[str], str]] = {
+    "as it is": lambda a: a,
+    "spaces around": lambda a: f"  {a} ",
+    "lines around": lambda a: f"\n{a}\n\n",
+    "python fence": lambda a: f"```python\n{a}\n```",
+    "plain fence": lambda a: f"```\n{a}\n```",
+    "json fence": lambda a: f"```json\n{a}\n```",
+    "open fence": lambda a: f"```python\n{a}",
+    "two fences, the last is right": lambda a: f"```python\n1\n```\n```python\n{a}\n```",
+    "two fences, the first is right": lambda a: f"```python\n{a}\n```\n```python\n1\n```",
+    "double quotes": lambda a: f'"{a}"',
+    "single quotes": lambda a: f"'{a}'",
+    "bold": lambda a: f"**{a}**",
+    "box": lambda a: f"\\boxed{{{a}}}",
+    "box with spaces": lambda a: f"\\boxed{{ {a} }}",
+    "box with quotes": lambda a: f'\\boxed{{"{a}"}}',
+    "box with text": lambda a: f"\\boxed{{\\text{{{a}}}}}",
+    "open box": lambda a: f"\\boxed{{{a}",
+    "two boxes, the last is right": lambda a: f"\\boxed{{0}} \\boxed{{{a}}}",
+    "two boxes, the first is right": lambda a: f"\\boxed{{{a}}} \\boxed{{0}}",
+    "double brackets": lambda a: f"[[{a}]]",
+    "double brackets across lines": lambda a: f"[[{a}\n]]",
+    "double brackets twice": lambda a: f"[[0]] so [[{a}]]",
+    "brackets": lambda a: f"[{a}]",
+    "parentheses": lambda a: f"({a})",
+    "prose before": lambda a: f"The answer is {a}",
+    "prose after": lambda a: f"{a} is my answer",
+    "full stop": lambda a: f"{a}.",
+    "trailing comma": lambda a: f"{a},",
+    "upper case": str.upper,
+    "lower case": str.lower,
+    "twice": lambda a: f"{a} {a}",
+    "reversed": lambda a: a[::-1],
+    "first character dropped": lambda a: a[1:],
+    "last character dropped": lambda a: a[:-1],
+    "spaces after commas": lambda a: a.replace(",", ", "),
+    "full-width commas": lambda a: a.replace(",", "，"),
+    "lines after commas": lambda a: a.replace(",", ",\n"),
+    "spread out": lambda a: " ".join(a),
+    "escaped line end": lambda a: f"{a}\\n",
+    "empty": lambda a: "",
+}
