@@ -21,6 +21,11 @@ SUBCOMMANDS = {
         "verify_command",
         "judge responses:  maypole data verify DIR --responses answers.jsonl",
     ),
+    "calibrate": (
+        "data.cli_calibrate",
+        "calibrate_command",
+        "which settings can be learnt from:  maypole data calibrate --weak A.jsonl --strong B.jsonl",
+    ),
     "show": (
         "data.cli",
         "show_command",

@@ -13,7 +13,7 @@ from framework.errors import UserError
 from framework.rundata import RunDataError, read_jsonl
 from framework.sample import Sample
 
-__all__ = ["Record", "Response", "read_records", "read_responses"]
+__all__ = ["Record", "Response", "json_lines", "read_records", "read_responses"]
 
 _FILES = (".parquet", ".jsonl", ".json")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -73,7 +73,7 @@ def _rows(path: str, split: str | None, config: str | None) -> Iterator[tuple[st
     elif local.is_file() and local.suffix == ".parquet":
         yield from _parquet(local)
     elif local.is_file():
-        yield from ((f"{path}:{number}", row) for number, row in enumerate(_json_lines(local), start=1))
+        yield from ((f"{path}:{number}", row) for number, row in enumerate(json_lines(local), start=1))
     elif _HUB_ID.fullmatch(path) and local.suffix not in _FILES:
         yield from _hub(path, split or "validation", config)
     else:
@@ -117,7 +117,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise UserError(f"{path} is not a Parquet file that can be read ({error}). Write it again.") from error
 
 
-def _json_lines(path: Path) -> list[dict[str, Any]]:
+def json_lines(path: Path) -> list[dict[str, Any]]:
     try:
         rows, cut = read_jsonl(path)
     except (RunDataError, RecursionError) as error:
@@ -157,7 +157,7 @@ def read_responses(path: Path, records: Sequence[Record]) -> list[Response]:
         return [
             Response(where=f"{path}:{i + 1}", record=i, text=line.removesuffix("\r")) for i, line in enumerate(lines)
         ]
-    rows = _json_lines(path)
+    rows = json_lines(path)
     named = [row for row in rows if "index" in row or "id" in row]
     if named and len(named) < len(rows):
         raise UserError(f"{path}: {len(named)} of {len(rows)} lines have 'index' or 'id'. Give it to all, or to none.")

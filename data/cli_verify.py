@@ -70,7 +70,8 @@ def verify_command(argv: Sequence[str]) -> int:
             record = records[response.record]
             judged = _judge(record.sample, response.text, record.where, options.mode, bare=options.answers)
             named = {"id": record.id} if record.id else {}
-            verdicts.append({"index": response.record, **named, "task": record.sample.task, **judged})
+            setting = {"task": record.sample.task, "level": record.sample.level}
+            verdicts.append({"index": response.record, **named, **setting, **judged})
             progress(len(verdicts), len(responses), "judging")
     if options.out is not None:
         _write(options.out, verdicts)

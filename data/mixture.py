@@ -12,6 +12,8 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 
+from data.mixture_schedule import Schedule, Shares
+from data.mixture_weights import check_weights, turn
 from data.synlogic import TASKS
 from data.synlogic.base import Form, rng_for, stable_int
 from framework.sample import Sample
@@ -23,10 +25,15 @@ _TRIES = 2_000  # draws for one more question before the space of questions is c
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskMix:
-    """Which tasks at which level. A pair may be listed more than once to weigh it more."""
+    """Which tasks at which level, how often, and how that changes in the course of a run."""
 
-    tasks: tuple[tuple[str, str], ...]  # (task name, level name)
+    # (task name, level name); held-out questions are of these, whatever the schedule
+    tasks: tuple[tuple[str, str], ...]
+    weights: tuple[float, ...] = ()  # one for each pair; none: all alike, in turn
+    schedule: Schedule | None = None  # which of them at which step; None: the same throughout
     form: Form = "compact"
+    # Compact questions whose demonstrations end in the form that official verifiers read.
+    official_answers: bool = False
     holdout_every: int = 8  # one question in so many is held out
 
     def build(self) -> "Mixture":
@@ -35,25 +42,49 @@ class TaskMix:
                 f"TaskMix.tasks is empty: there is nothing to train on. Name at least one (task, level), for example "
                 f"tasks=(('dyck_language', 'tiny'),). Tasks: {', '.join(TASKS)}."
             )
-        for task, level in self.tasks:
+        later = () if self.schedule is None else self.schedule.pairs()
+        for task, level in (*self.tasks, *later):
             if task not in TASKS:
                 raise ValueError(_unknown("task", task, list(TASKS)))
             if level not in TASKS[task].levels:
                 raise ValueError(_unknown(f"level of task {task!r}", level, list(TASKS[task].levels)))
+        if self.weights:
+            check_weights("weights", self.weights, self.tasks)
+        if self.schedule is not None:
+            self.schedule.check()
         if self.form not in ("compact", "english"):
             raise ValueError(_unknown("form", self.form, ["compact", "english"]))
         if self.holdout_every < 2:
             raise ValueError(
                 f"holdout_every={self.holdout_every} leaves no question to train on. Use 2 or more; 8 holds out every eighth."
             )
-        return Mixture(self.tasks, self.form, self.holdout_every)
+        return Mixture(
+            self.tasks,
+            self.form,
+            self.holdout_every,
+            weights=self.weights,
+            schedule=self.schedule,
+            official_answers=self.official_answers,
+        )
 
 
 class Mixture:
     """Made by `TaskMix.build()`. Holds no state: every method is a function of its arguments."""
 
-    def __init__(self, tasks: Sequence[tuple[str, str]], form: Form, holdout_every: int):
+    def __init__(
+        self,
+        tasks: Sequence[tuple[str, str]],
+        form: Form,
+        holdout_every: int,
+        *,
+        weights: tuple[float, ...] = (),
+        schedule: Schedule | None = None,
+        official_answers: bool = False,
+    ):
         self._tasks = tuple(tasks)
+        self._weights = weights
+        self._schedule = schedule
+        self._official_answers = official_answers
         self._form: Form = form
         self._holdout_every = holdout_every
 
@@ -64,9 +95,22 @@ class Mixture:
     def is_heldout(self, question: str) -> bool:
         return stable_int("side", question) % self._holdout_every == 0
 
-    def train_sample(self, seed: int, index: int) -> Sample:
-        """The training sample number `index`. Tasks take turns, so every batch is as balanced as its size allows."""
-        task, level = self._tasks[index % len(self._tasks)]
+    @property
+    def scheduled(self) -> bool:
+        """Whether samples depend on the step as well."""
+        return self._schedule is not None
+
+    def shares(self, step: int) -> Shares:
+        """The (task, level) pairs that are drawn at a step, with their weights (none: all alike)."""
+        return (self._tasks, self._weights) if self._schedule is None else self._schedule.shares(step)
+
+    def train_sample(self, seed: int, index: int, step: int = 0) -> Sample:
+        """The training sample number `index`. Tasks take turns, so every batch is as balanced as its size allows.
+
+        `step`, the one the sample is drawn for, only matters with a schedule.
+        """
+        tasks, weights = self.shares(step)
+        task, level = tasks[turn(index, weights)[0] if weights else index % len(tasks)]
         for attempt in range(_TRIES):
             sample = self._generate(task, level, stable_int("train", seed, index, attempt))
             if not self.is_heldout(sample.question):
@@ -82,9 +126,9 @@ class Mixture:
             raise ValueError(f"n={n} held-out questions cannot be drawn. Use n=1 or more.")
         seen: set[str] = set()
         columns = []
-        for turn, (task, level) in enumerate(self._tasks):
-            wanted = len(range(turn, n, len(self._tasks)))
-            columns.append(self._heldout_of(task, level, wanted, stable_int("heldout", seed, turn), seen))
+        for place, (task, level) in enumerate(self._tasks):
+            wanted = len(range(place, n, len(self._tasks)))
+            columns.append(self._heldout_of(task, level, wanted, stable_int("heldout", seed, place), seen))
         return [columns[i % len(columns)][i // len(columns)] for i in range(n)]
 
     def _heldout_of(self, task: str, level: str, wanted: int, seed: int, seen: set[str]) -> list[Sample]:
@@ -108,7 +152,12 @@ class Mixture:
         return found
 
     def _generate(self, task: str, level: str, seed: int) -> Sample:
-        return TASKS[task].generate(seed, TASKS[task].levels[level], self._form)
+        sample = TASKS[task].generate(seed, TASKS[task].levels[level], self._form)
+        if not self._official_answers or self._form != "compact":
+            return sample
+        # The same instance in its other form is what the official verifier and the oracle's official answer belong to.
+        english = TASKS[task].generate(seed, TASKS[task].levels[level], "english")
+        return dataclasses.replace(english, question=sample.question)
 
 
 def demonstration(sample: Sample, rng_seed: int, noise: float = 0.0) -> str:

@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 import grain
 
 from data.mixture import Mixture, TaskMix
+from data.mixture_schedule import PassRateSchedule, StepSchedule
 from data.pipeline import DEFAULT_FIELDS, as_text, demonstration_stream, from_jsonl, question_stream, records_stream
 from data.synlogic.base import Form, stable_int
 from framework.errors import UserError
@@ -28,15 +29,29 @@ class SynLogic:
     """Freshly generated logic questions (arXiv:2505.19641); training and held-out questions never coincide."""
 
     tasks: tuple[tuple[str, str], ...]
-    """(task, level) pairs; a pair listed twice weighs twice."""
+    """(task, level) pairs; a pair listed twice weighs twice. Held-out questions are of these, the same number of each."""
+    weights: tuple[float, ...] = ()
+    """How often each pair is drawn, as exact shares of the training stream; empty: all alike."""
+    schedule: StepSchedule | PassRateSchedule | None = None
+    """Which pairs at which step, see `data.mixture_schedule`; None: `tasks` throughout."""
     form: Form = "compact"
     """"compact" for models of a few million parameters, "english" for language models."""
+    official_answers: bool = False
+    """Compact questions, but worked examples end in the form that the official verifiers read."""
     holdout_every: int = 8
     """One question in so many is held out."""
 
     def build(self) -> "SynLogicQuestions":
-        """Raises ValueError for an unknown task or level, naming the nearest one."""
-        return SynLogicQuestions(TaskMix(tasks=self.tasks, form=self.form, holdout_every=self.holdout_every).build())
+        """Raises ValueError for an unknown task or level, naming the nearest one, and for weights that cannot be shares."""
+        mix = TaskMix(
+            tasks=self.tasks,
+            weights=self.weights,
+            schedule=self.schedule,
+            form=self.form,
+            official_answers=self.official_answers,
+            holdout_every=self.holdout_every,
+        )
+        return SynLogicQuestions(mix.build())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +62,34 @@ class SynLogicQuestions:
 
     def train(self, *, seed: int, batch: int) -> Stream[list[Sample]]:
         """`stream[step]` is a list of `batch` samples."""
+        if self.mixture.scheduled:
+            return _ScheduledStream(self.mixture, seed, batch)
         return _stream(question_stream(self.mixture, batch, seed))
 
     def demonstrations(self, *, seed: int, batch: int, noise: float) -> Stream[list[tuple[Sample, str]]]:
-        """`stream[step]` is a list of (sample, worked example); other questions than those of `train` at the same step."""
+        """`stream[step]` is a list of (sample, worked example); other questions than those of `train` at the same step.
+
+        A schedule counts the steps of `train` alone: worked examples are those of its step 0.
+        """
         return _stream(demonstration_stream(self.mixture, batch, stable_int("demonstrations", seed), noise))
 
     def heldout(self, *, count: int, seed: int) -> list[Sample]:
         """`count` different questions that no training batch contains. The same for every seed: accuracies compare."""
         del seed
         return self.mixture.heldout(count, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ScheduledStream(Stream[list[Sample]]):
+    """`stream[step]`: the samples of a step, drawn with the shares of that step."""
+
+    mixture: Mixture
+    seed: int
+    batch: int
+
+    def __getitem__(self, step: int, /) -> list[Sample]:
+        indices = range(step * self.batch, (step + 1) * self.batch)
+        return [self.mixture.train_sample(self.seed, index, step) for index in indices]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.pipeline import parse_line, read_text
+from data.lines import parse_line, read_text
 from framework.errors import UserError
 
 __all__ = ["rows"]

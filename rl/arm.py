@@ -70,7 +70,7 @@ def run_arm(
         ),
         donate_argnums=0,
     )
-    stream = setup.questions.train(seed=config.seed, batch=roll.prompts)
+    stream = setup.questions_of(arm.name).train(seed=config.seed, batch=roll.prompts)
     check_same("questions", repr_digest([stream[0], setup.heldout]))
     rows = roll.prompts * roll.samples // updates_a_step
 

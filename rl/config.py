@@ -90,6 +90,8 @@ class Evaluation:
     """Steps between evaluations."""
     score: RewardFn | None = None
     """What counts as accuracy; None: the reward."""
+    also: tuple[RewardFn, ...] = ()
+    """Other judgements of the same responses, such as a format rate: `eval/score/<name of the function>`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,3 +120,7 @@ class Arm:
     """Optimizer steps on each rollout of this arm; None: `rollout.updates`. With 1 every update is on-policy."""
     optimizer: Optimizer | None = None
     """This arm's own; None: the experiment's."""
+    reward: RewardFn | None = None
+    """What this arm is trained on; None: the experiment's. Accuracy is judged alike in all arms."""
+    data: QuestionSource | None = None
+    """Where this arm's training questions come from; None: the experiment's. Warm start and held-out questions are common."""

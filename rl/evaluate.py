@@ -1,12 +1,14 @@
 """Held-out accuracy: the same questions and the same randomness at every evaluation, so that only the weights differ."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from framework.distributed import on_main
 from framework.inference import Engine
 from framework.metrics import MetricLogger
 from framework.sample import Sample
@@ -31,6 +33,7 @@ class Evaluator:
     tokenizer: LanguageTokenizer
     pool: RewardPool  # of the scoring function
     key: jax.Array
+    also: Mapping[str, RewardPool] = dataclasses.field(default_factory=dict)  # name -> pool of another judgement
 
     def __call__(self, engine: Engine, params: Any, step: int, logger: MetricLogger) -> dict[str, float]:
         """Accuracy (mean over samples), greedy accuracy, accuracy by task, entropy in nats per token, response length."""
@@ -50,6 +53,9 @@ class Evaluator:
         }
         for task in sorted(set(tasks)):
             metrics[f"eval/accuracy/{task}"] = float(sampled.rewards[tasks == task].mean())
+        for name, pool in self.also.items():
+            judge = functools.partial(_mean, pool, sampled)
+            metrics[f"eval/score/{name}"] = on_main(judge)
         rows = range(0, len(sampled.samples), self.config.samples)  # the first sample of each question
         logger.samples(step, sampled.rows("eval", list(rows)))
         return metrics | {"time/eval_s": timer.seconds["eval"]}
@@ -65,3 +71,7 @@ class Evaluator:
             key=self.key,
             timer=Timer(),
         )
+
+
+def _mean(pool: RewardPool, judged: Responses) -> float:
+    return float(pool(judged.samples, judged.texts).rewards.mean())

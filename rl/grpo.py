@@ -106,19 +106,23 @@ class GRPO:
                 )
         check_batch(self.warm_start.batch, mesh, "warm_start.batch")
         questions: Questions = self.data.build()
+        own = {arm.name: arm.data.build() for arm in self.arms if arm.data is not None}
         if self.warm_start.steps:  # data without worked examples says so here
             questions.demonstrations(seed=self.seed, batch=self.warm_start.batch, noise=self.warm_start.noise)
         model = ModelSetup(mesh, self.model, purpose_key(jax.random.key(self.seed), "init"), self.trainable)
         tokenizer = self._build_tokenizer(model.config, questions)
-        if isinstance(questions, BoundedQuestions):  # a file can be read to its end; generated questions cannot
-            room = roll.max_new_tokens if self.warm_start.steps else 2**31  # else no worked response is read
+        for given in (questions, *own.values()):  # a file can be read to its end; generated questions cannot
+            if not isinstance(given, BoundedQuestions):
+                continue
+            # Only the warm start reads worked responses.
+            room = roll.max_new_tokens if self.warm_start.steps and given is questions else 2**31
 
             def encode(
                 text: str,
             ) -> list[int]:  # a response has no start tokens: it may be refused for want of their place
                 return [*tokenizer.start_ids, *tokenizer.encode(text)]
 
-            questions.check_lengths(encode, max_prompt=roll.max_prompt, max_new_tokens=room)
+            given.check_lengths(encode, max_prompt=roll.max_prompt, max_new_tokens=room)
         return Setup(
             model=model,
             questions=questions,
@@ -126,6 +130,7 @@ class GRPO:
             tokenizer=tokenizer,
             engine_config=self.engine_config(tokenizer),
             key=jax.random.key(self.seed),
+            own_questions=own,
         )
 
     def _build_tokenizer(self, model: DecoderConfig, questions: Questions) -> LanguageTokenizer:
@@ -251,6 +256,7 @@ class GRPO:
                     setup.tokenizer,
                     pool if score is None else stack.enter_context(self._pool(score)),
                     setup.purpose_key("evaluation"),
+                    {_name(function): stack.enter_context(self._pool(function)) for function in self.evaluation.also},
                 )
                 engine = setup.engine(trained, frozen)  # one for all stages: each shape compiles once a run
                 stage = run.stage(WARM_START)
@@ -266,7 +272,7 @@ class GRPO:
                         frozen,
                         run.stage(arm.name),
                         engine=engine,
-                        pool=pool,
+                        pool=pool if arm.reward is None else stack.enter_context(self._pool(arm.reward)),
                         evaluator=evaluator,
                         console=console,
                     )
@@ -312,3 +318,8 @@ class GRPO:
         from rl.programs import grpo_remedies
 
         return grpo_remedies(self, failing)
+
+
+def _name(function: RewardFn) -> str:
+    """Of a plain function, or of a config that can be called."""
+    return getattr(function, "__name__", type(function).__name__)

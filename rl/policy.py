@@ -31,18 +31,11 @@ class StagePolicy:
         self, prompts: Sequence[str], *, samples: int, temperature: float, max_tokens: int, seed: int
     ) -> list[list[str]]:
         """`samples` continuations of each prompt. Raises UserError without a checkpoint or for a prompt that is too long."""
-        trained, frozen, step = self._weights()
-        weights = nnx.merge_state(trained, frozen)
         tokenizer = self.setup.tokenizer
         encoded = [[*tokenizer.start_ids, *tokenizer.encode(prompt)] for prompt in prompts]
-        config = dataclasses.replace(  # shapes of what is asked for here, not those of the training run
-            self.setup.engine_config,
-            slots=max(min(len(prompts) * samples, 32), 1),
-            max_length=max(map(len, encoded)) + max_tokens,
-            max_new_tokens=max_tokens,
+        engine = self.engine(
+            slots=max(min(len(prompts) * samples, 32), 1), max_prompt=max(map(len, encoded)), max_new_tokens=max_tokens
         )
-        engine = Engine(nnx.merge(self.setup.graphdef, weights), config, mesh=self.setup.mesh)
-        engine.load(weights, step)
         requests = [
             Request(
                 id=i,
@@ -58,6 +51,17 @@ class StagePolicy:
             for completion in engine.generate(requests, jax.random.key(seed))
         ]
         return [texts[i * samples : (i + 1) * samples] for i in range(len(prompts))]
+
+    def engine(self, *, slots: int, max_prompt: int, max_new_tokens: int) -> Engine:
+        """An engine with these weights, in shapes of what it is asked for, not those of the training run."""
+        trained, frozen, step = self._weights()
+        weights = nnx.merge_state(trained, frozen)
+        config = dataclasses.replace(
+            self.setup.engine_config, slots=slots, max_length=max_prompt + max_new_tokens, max_new_tokens=max_new_tokens
+        )
+        engine = Engine(nnx.merge(self.setup.graphdef, weights), config, mesh=self.setup.mesh)
+        engine.load(weights, step)
+        return engine
 
     def export(self, folder: Path, *, dtype: Literal["bfloat16", "float32"], shard_size: int) -> None:
         """Write the model in Hugging Face format, adapters merged, with its tokenizer."""

@@ -1,7 +1,7 @@
 """What all stages of an experiment share, made once: mesh, tokenizer, questions, model structure, sharded states."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,12 @@ class Setup:
     tokenizer: LanguageTokenizer
     engine_config: EngineConfig
     key: jax.Array
+    own_questions: Mapping[str, Questions] = dataclasses.field(default_factory=dict)
+    """Of the arms that have their own."""
+
+    def questions_of(self, arm: str) -> Questions:
+        """What an arm trains on."""
+        return self.own_questions.get(arm, self.questions)
 
     @property
     def mesh(self) -> Mesh:

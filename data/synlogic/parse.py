@@ -38,7 +38,7 @@ _COMMENT = re.compile(r"#[^\n]*")
 # What may stand outside of quoted texts and comments. Names other than these are code, not data. Atomic and possessive: a long
 # number can be cut into numbers in exponentially many ways, and all of them would be tried for a text that is none.
 _TOKENS = re.compile(
-    r"(?>[][(){},:\s]|True\b|False\b|None\b|[-+]?[ ]?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]{1,3})?)*+"
+    r"(?>[][(){},:\s]|True\b|False\b|None\b|[-+]?[ ]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]{1,3})?)*+"
 )
 _SIGNED = re.compile(r"[+-]?[0-9]{1,300}")
 

@@ -1,8 +1,12 @@
 """What must be true of every SynLogic task, as functions of a task: used by the test over all of them, and by one task's own."""
 
+import concurrent.futures
+import dataclasses
+import hashlib
 import json
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 from data.synlogic.base import Task
@@ -30,6 +34,10 @@ HOSTILE = {
     "json": '```json\n{"a":' * 1_400,
     "equations": "1+1=" * 4_900,
     "plus": "1+" * 9_900,
+    "long number": "[" + "1" * 300 + " x]",
+    "numbers, then prose": "[" + ", ".join("1" * 40) + "] done",
+    "floats": "[[" + "86.0, " * 100 + "].0,]]",
+    "fenced floats": "```python\n[[" + "86.0, " * 100 + "].0,]]\n```",
     "power": BOMB,
     "fenced power": f"```python\n{BOMB}\n```",
     "boxed power": f"[[{BOMB}=1]]",
@@ -110,6 +118,37 @@ def check_show(task: Task[Any]) -> None:
         assert solved != plain
 
 
+def check_oracles(name: str, level: str, count: int) -> None:
+    """As `check_oracle` for the English form alone, over all cores: for very many seeds."""
+    parts = [range(start, min(start + 50, count)) for start in range(0, count, 50)]
+    with concurrent.futures.ProcessPoolExecutor() as pool:
+        for _ in pool.map(_oracles, [name] * len(parts), [level] * len(parts), parts):
+            pass
+
+
+def _oracles(name: str, level: str, seeds: range) -> None:
+    from data.synlogic import TASKS
+
+    task = TASKS[name]
+    for seed in seeds:
+        sample = task.generate(seed, task.levels[level], "english")
+        answer, wrong = task.solve(sample), task.perturb(sample, seed)
+        assert task.verify(sample, answer, "strict"), (seed, answer)
+        assert task.verify(sample, answer, "official"), (seed, answer)
+        assert not task.verify(sample, wrong, "strict"), (seed, wrong)
+
+
+def digest(task: Task[Any], level: str, seeds: int = 8) -> str:
+    """Of everything that a task says about its first samples of a level."""
+    made = hashlib.sha256()
+    for seed in range(seeds):
+        for form in ("compact", "english"):
+            sample = task.generate(seed, task.levels[level], form)
+            said = (task.solve(sample), task.worked(sample), task.perturb(sample, seed), task.difficulty(sample))
+            made.update(json.dumps([dataclasses.asdict(sample), said], sort_keys=True).encode())
+    return made.hexdigest()[:16]
+
+
 def check_hostile(task: Any, sample: Any, kind: str) -> None:
     """Both modes say False to a hostile text, in time."""
     for mode in ("strict", "official"):
@@ -143,3 +182,15 @@ def speeds(task: Task[Any], level: str = "easy", seeds: int = 50) -> tuple[float
         task.verify(sample, answer, "strict")
         task.verify(sample, answer, "official")
     return seeds / made, 2 * seeds / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Write the digests of all tasks beside this file: to be done after a generator was changed on purpose."""
+    from data.synlogic import TASKS
+
+    digests = {name: {level: digest(task, level) for level in LEVELS} for name, task in TASKS.items()}
+    (Path(__file__).parent / "digests.json").write_text(json.dumps(digests, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

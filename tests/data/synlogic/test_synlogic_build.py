@@ -16,8 +16,7 @@ import pytest
 
 from data import synlogic
 from data.synlogic import base
-from data.synlogic.build import selection
-from data.synlogic.build import BuildConfig, build
+from data.synlogic.build import BuildConfig, build, selection
 from data.synlogic.build.engines import make_in_processes, make_on_ray, open_engine
 from data.synlogic.build.selection import Candidate, Group, select, shards_missing
 from data.synlogic.build.shard import ShardError, ShardJob, make_shard, read_shard

@@ -1,4 +1,4 @@
-"""Claims about every task: the oracle is right, the wrong answer is wrong, instances are reproducible and small where asked."""
+"""Claims about all tasks together: the same samples everywhere, hostile text refused in time. Each has its own file as well."""
 
 import json
 import os
@@ -6,56 +6,54 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from task_checks import (
+    HOSTILE,
+    LEVELS,
+    check_hostile,
+    check_oracles,
+    check_tiny,
+    digest,
+)
 
-from data.synlogic import TASKS
+from data.synlogic import TASKS, VERIFIERS
 from data.synlogic.boolean_trees import reduction, render, value
 from data.synlogic.dyck_language_errors import first_error
+from data.synlogic.operation_verdicts import agrees
+from framework.sample import Sample
 
-LEVELS = [(name, level) for name, task in TASKS.items() for level in task.levels]
-# The short answers of these two are the official ones; the others' are accepted by strict only, see their docstrings.
-SHORT_IS_OFFICIAL = {"dyck_language", "dyck_language_errors"}
-
-
-@pytest.mark.parametrize(("name", "level"), LEVELS)
-def test_oracle_is_accepted_and_perturbed_answers_are_rejected(name, level):
-    task = TASKS[name]
-    for seed in range(200):
-        compact = task.generate(seed, task.levels[level], "compact")
-        english = task.generate(seed, task.levels[level], "english")
-        assert (compact.task, compact.level, compact.seed, compact.meta["form"]) == (name, level, seed, "compact")
-        short, official = task.solve(compact), task.solve(english)
-        assert task.verify(compact, short, "strict")
-        assert task.verify(compact, short, "official") is (name in SHORT_IS_OFFICIAL)
-        assert task.verify(english, official, "strict")
-        assert task.verify(english, official, "official")
-        for sample in (compact, english):
-            assert not task.verify(sample, task.perturb(sample, seed), "strict")
-        # Both forms of a seed are one instance.
-        assert {**compact.meta, "form": ""} == {**english.meta, "form": ""}
-        json.dumps(compact.meta)
+SPINE = (
+    "dyck_language",
+    "dyck_language_errors",
+    "boolean_expressions",
+    "math_path",
+    "word_sorting",
+    "kukurasu",
+    "mathador",
+)
+DIGESTS = json.loads((Path(__file__).parent / "digests.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
+def test_a_thousand_seeds_of_three_levels_have_an_accepted_oracle(name):
+    for level in ("easy", "normal", "hard"):
+        check_oracles(name, level, 1_000)
+
+
+@pytest.mark.parametrize("name", SPINE)
 def test_tiny_fits_a_character_level_model_and_has_enough_questions(name):
-    task = TASKS[name]
-    samples = [task.generate(seed, task.levels["tiny"]) for seed in range(600)]
-    assert max(len(sample.question) for sample in samples) <= 40
-    assert max(len(task.worked(sample)) + len(task.solve(sample)) for sample in samples) <= 40
-    assert len({sample.question for sample in samples}) > 300
-    assert all("<" + "think" not in task.worked(sample) for sample in samples)
+    check_tiny(TASKS[name], chars=40)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_english_has_three_wordings_and_shows_single_braces(name):
-    task = TASKS[name]
-    questions = [task.generate(seed, task.levels["easy"], "english").question for seed in range(40)]
-    assert len({question[:12] for question in questions}) >= 3
-    if not name.startswith("dyck"):  # a bracket sequence may open two of a kind
-        assert not any("{{" in question or "{0}" in question for question in questions)
+def test_samples_are_those_of_every_process_and_python_version(name):
+    # Committed, so that a change of any generator, oracle or wording shows. To accept one, run task_checks.py of this folder.
+    assert {level: digest(TASKS[name], level) for level in LEVELS} == DIGESTS[name]
 
 
 def test_one_seed_gives_one_sample_in_every_process():
@@ -83,44 +81,16 @@ def test_one_seed_gives_one_sample_in_every_process():
     assert len(runs[0].splitlines()) == 2 * len(TASKS)
 
 
-BOMB = "10**10**10"
-HOSTILE = {
-    "brackets": "(" * 100_000,
-    "nested": "(" * 5_000 + "1" + ")" * 5_000,
-    "square": "[" * 19_000,
-    "rows": '[["X"],' * 2_500,
-    "spaces": "[" + " " * 9_000 + "[" + " " * 9_000,
-    "boxes": "\\boxed{" * 2_500,
-    "texts": "\\boxed{" + "\\text{" * 2_500,
-    "fences": "```python" * 2_000,
-    "power": BOMB,
-    "fenced power": f"```python\n{BOMB}\n```",
-    "boxed power": f"[[{BOMB}=1]]",
-    "power tower": "```python\n9**9**9**9**9\n```",
-    "minus signs": "-" * 19_000 + "1",
-    "fenced minus signs": f"```python\n{'-' * 900}1\n```",
-    "import": "```python\n__import__('os').system('true')\n```",
-    "lines": "```python\nimport os\nos.abort()\n```",
-    "null": "\x00" * 100,
-    "null in the middle": "([\x00])",
-    "unicode digits": "[[١+٢*٣=٧]]",
-    "superscripts": "²³",
-    "surrogate": "\ud800",
-    "digits": "9" * 19_999,
-    "tags": "</answer><answer>" * 900,
-    "empty": "",
-}
-
-
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_answers_are_rejected_fast(name, kind):
-    task = TASKS[name]
-    sample = task.generate(0, task.levels["easy"])
-    start = time.perf_counter()
-    assert task.verify(sample, HOSTILE[kind], "strict") is False
-    assert task.verify(sample, HOSTILE[kind], "official") is False
-    assert time.perf_counter() - start < 0.5  # 50 ms each on an idle machine; tests run on busy ones
+@pytest.mark.parametrize("name", VERIFIERS)
+def test_hostile_answers_are_rejected_fast(name):
+    # The other verifiers judge data of others; the truth of an easy text is enough to aim at.
+    task = TASKS.get(name)
+    sample = (
+        task.generate(0, task.levels["easy"], "english") if task else Sample(task=name, question="", answer="[[1]]")
+    )
+    agrees("\\boxed{2^{3}}", "8")  # imports math-verify, which takes a second, once a process
+    for kind in HOSTILE:
+        check_hostile(VERIFIERS[name], sample, kind)
 
 
 @pytest.mark.parametrize("power", ["9**9**9**9", "(9-9)**(9-9-9)", "(9-99)**(9/9+9999999)"])
