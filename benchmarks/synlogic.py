@@ -106,6 +106,11 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="docs page whose table of rates is written anew")
     args = parser.parse_args()
     names = list(TASKS) if args.tasks == "all" else args.tasks.split(",")
+    unknown = [name for name in names if name not in TASKS]
+    if unknown:
+        parser.error(f"there is no task {unknown[0]!r}. See: maypole data tasks")
+    if args.page and START not in args.page.read_text(encoding="utf-8"):  # said before the minutes of measuring
+        parser.error(f"{args.page} has no place for the table between {START.strip()} and {END}.")
     result = describe("SynLogic generators and verifiers", MEASURED)
     tasks = {name: {level: measure(name, level, args.instances, args.seconds) for level in LEVELS} for name in names}
     result |= {"tasks": tasks, "summary": summary(tasks)}

@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=["easy"],
         metavar="LEVEL",
-        help="tiny, easy, normal, hard; several share evenly (default: easy)",
+        help="tiny, easy, normal, hard, or all; several share evenly (default: easy)",
     )
     add("--n", type=int, default=1000, help="training records of all tasks together (default: 1000)")
     add(
@@ -88,10 +88,12 @@ def build_command(argv: Sequence[str]) -> int:
     from data.synlogic.build import BuildConfig, build
     from data.synlogic.build.engines import open_engine
 
-    tasks = _names(options.tasks)
+    tasks, levels = _names(options.tasks), _names(options.level)
+    if levels == ("all",):  # every task has the same four
+        levels = tuple(next(iter(TASKS.values())).levels)
     config = BuildConfig(
         tasks=tuple(TASKS) if tasks == ("all",) else tasks,
-        levels=_names(options.level),
+        levels=levels,
         n=options.n,
         validation=options.validation,
         weights=tuple(_weight(word) for word in _names(options.weights)),
@@ -120,7 +122,8 @@ def build_command(argv: Sequence[str]) -> int:
         f"{options.out}: {manifest['train']:,} training and {manifest['validation']:,} validation records of {count} task(s) in "
         f"{seconds:.1f} s ({rows / max(seconds, 1e-9):,.0f}/s)\n"
         f"dropped: {manifest['duplicates']:,} duplicates, {manifest['too_long']:,} too long, {manifest['failed']:,} without an "
-        f"instance; {manifest['oracle_rejected']:,} draws rejected by their own verifier\n"
+        f"instance; draws rejected: {manifest['oracle_rejected']:,} by their own verifier, {manifest['redrawn']:,} by the "
+        "generator\n"
         + "\n".join(
             f"  {name}  {file['rows']:,} rows  {file['bytes'] / 1e6:.1f} MB" for name, file in manifest["files"].items()
         )

@@ -47,8 +47,8 @@ def calibrate_command(argv: Sequence[str]) -> int:
         raise UserError(f"--max-weak {options.max_weak} is not a pass rate. Use a number above 0, up to 1.")
     from data.synlogic.calibrate import calibrate
 
-    (weak, samples), (strong, others) = _counts(options.weak), _counts(options.strong)
-    if samples != others or {pair: len(c) for pair, c in weak.items()} != {pair: len(c) for pair, c in strong.items()}:
+    (weak, samples, asked), (strong, others, also) = _counts(options.weak), _counts(options.strong)
+    if samples != others or asked != also:
         raise UserError(
             f"{options.weak} and {options.strong} do not judge the same records: {_summary(weak, samples)} against "
             f"{_summary(strong, others)}. Ask both models the same questions, as often."
@@ -68,8 +68,8 @@ def calibrate_command(argv: Sequence[str]) -> int:
     return 0
 
 
-def _counts(path: Path) -> tuple[Counts, int]:
-    """(right responses to each record, by setting; responses to each record)."""
+def _counts(path: Path) -> tuple[Counts, int, dict[tuple[str, str], list[int]]]:
+    """(right responses to each record, by setting; responses to each record; numbers of the records, by setting)."""
     if not path.is_file():
         raise UserError(f"{path}: there is no such file. Write it with maypole data verify ... --out {path}")
     right: dict[tuple[str, str], dict[int, list[float]]] = collections.defaultdict(
@@ -91,7 +91,7 @@ def _counts(path: Path) -> tuple[Counts, int]:
         pair: tuple(sum(reward > 0 for reward in records[index]) for index in sorted(records))
         for pair, records in sorted(right.items())
     }
-    return counts, tries.pop()
+    return counts, tries.pop(), {pair: sorted(records) for pair, records in right.items()}
 
 
 def _int(value: Any, where: str) -> int:

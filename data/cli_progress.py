@@ -79,8 +79,8 @@ class RecordProgress:
 
 
 def wide_console() -> "Console":
-    """For tables on stdout: where there is no terminal, lines are not wrapped at 80 characters."""
+    """For tables on stdout: where there is no terminal, lines are as long as they need to be."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    return console if console.is_terminal else Console(highlight=False, width=400)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from data.synlogic import TASKS, extract_answer, has_format, verifier_reward
+from data.synlogic import VERIFIERS, extract_answer, has_format, verifier_reward
 from framework.sample import Sample
 
 __all__ = ["RewardByTask", "exact_answer", "format_reward"]
@@ -22,7 +22,7 @@ class RewardByTask:
 
     def __call__(self, sample: Sample, response: str) -> float:
         own = dict(self.rewards).get(sample.task, self.otherwise)
-        if own is None or (own is verifier_reward and sample.task not in TASKS):
+        if own is None or (own is verifier_reward and sample.task not in VERIFIERS):
             known = ", ".join(repr(task) for task, _ in self.rewards)
             raise ValueError(
                 f"no reward judges samples of the task {sample.task!r}. Rewards are given for: {known or 'none'}. "

@@ -8,6 +8,7 @@ know it. SynLogic (arXiv:2505.19641, section 2) sets difficulty once, before tra
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
@@ -87,11 +88,11 @@ class PassRateSchedule:
     """After so many steps every task is at its hardest learnable level, and stays there."""
 
     def shares(self, step: int) -> Shares:
-        ladders = self._ladders()
+        ladders = self._ladders
         return [ladder[min(step * len(ladder) // self.steps, len(ladder) - 1)] for ladder in ladders], ()
 
     def pairs(self) -> Sequence[tuple[str, str]]:
-        return [pair for ladder in self._ladders() for pair in ladder]
+        return [pair for ladder in self._ladders for pair in ladder]
 
     def check(self) -> None:
         if self.steps < 1:
@@ -104,6 +105,7 @@ class PassRateSchedule:
                 "tasks yourself: StepSchedule(stages=(Stage(tasks=(('kukurasu', 'tiny'),)),))."
             )
 
+    @functools.cached_property  # asked for every sample
     def _ladders(self) -> list[list[tuple[str, str]]]:
         cells = sorted(
             self.calibration.cells_of("learnable"), key=lambda cell: -cell.weak_rate

@@ -73,6 +73,13 @@ class Mixed:
             )
         if len(set(names)) != len(names):
             raise ValueError(f"Mixed.parts have the names {names}. Give each part another name.")
+        kept = {part.name: every for part in self.parts if (every := getattr(part.data, "holdout_every", None))}
+        if len(set(kept.values())) > 1:  # the side of a question must be the same in all parts
+            given = ", ".join(f"{name}: {every}" for name, every in kept.items())
+            raise ValueError(
+                f"holdout_every differs between the parts ({given}), so that one could train on what another holds out. "
+                "Give all of them the same."
+            )
         check_weights("weight of the parts", [part.weight for part in self.parts], names)
         return MixedQuestions(tuple((part, part.data.build()) for part in self.parts))
 

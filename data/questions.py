@@ -94,7 +94,8 @@ class _ScheduledStream(Stream[list[Sample]]):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JsonLines:
-    """Your own questions from a JSONL file. The last `heldout` lines are kept for evaluation."""
+    """Your own questions from a JSONL file. The last `heldout` lines are kept for evaluation, and lines before them that ask the
+    same are left out."""
 
     path: str
     """File with one JSON object a line."""
@@ -119,7 +120,14 @@ class JsonLines:
                 f"{self.path} has {len(samples)} lines, which leaves nothing to train on after data.heldout={self.heldout}. "
                 f"Use data.heldout={max(len(samples) // 5, 1)}, or give more lines."
             )
-        training, kept = tuple(samples[: -self.heldout]), tuple(samples[-self.heldout :])
+        kept = tuple(samples[-self.heldout :])
+        asked = {sample.question for sample in kept}
+        training = tuple(sample for sample in samples[: -self.heldout] if sample.question not in asked)
+        if not training:
+            raise UserError(
+                f"{self.path}: every question before the last data.heldout={self.heldout} lines is also one of them, which leaves "
+                "nothing to train on. Use a smaller data.heldout, or give other lines."
+            )
         return RecordedQuestions(training, kept, self.response, self.path)
 
 

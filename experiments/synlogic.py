@@ -73,7 +73,7 @@ tiny = GRPO(
         Arm(name="format_only", loss=DAPO, reward=format_reward),
         Arm(name="math_only", loss=DAPO, data=MATH),
     ),
-    steps=100,
+    steps=60,
     rollout=Rollout(prompts=16, samples=8, max_prompt=40, max_new_tokens=42, updates=4),
     optimizer=AdamW(lr=4e-4, betas=(0.9, 0.99), warmup_steps=10, schedule="linear"),
     evaluation=Evaluation(questions=96, samples=4, every=15, also=(format_reward,)),

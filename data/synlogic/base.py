@@ -127,8 +127,9 @@ def emit(task: Task[P], draw: Callable[[random.Random], Draft | None], seed: int
         if draft is None:
             REJECTED["draw"] += 1
             continue
-        # The wording has its own generator, so that both forms of a seed are the same instance.
-        english = draft.english[stable_int(task.name, "wording", seed) % len(draft.english)]
+        # The wording follows from the instance, not from the seed: one instance has one question, so that finding doubles by
+        # text finds them all, and no instance can be trained on in one wording and held out in another.
+        english = draft.english[stable_int(task.name, "wording", draft.compact) % len(draft.english)]
         question = draft.compact if form == "compact" else english
         meta = {**draft.meta, "form": form}
         sample = Sample(task=task.name, level=level, seed=seed, question=question, answer=draft.answer, meta=meta)

@@ -19,14 +19,16 @@ __all__ = ["BooleanExpressions", "BooleanParams"]
 
 _LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MAX_ENGLISH = 500  # official: longer expressions are drawn again
-_LETTERS = re.compile(r"[A-Za-z](?:[\s,]*[A-Za-z])*")
+# Letters and what may stand between and around them in a box, such as `\{A,\, C\}` or `(A), (C).`; possessive, so one pass.
+_LETTERS = re.compile(r"(?:[\s,;.(){}$\\]*+[A-Za-z])++[\s,;.(){}$\\]*+")
 _TEXT = re.compile(r"\\(?:text|textbf|mathrm)\{([^{}]*)\}")
 _ENGLISH = (
     "Which of these boolean expressions are true?\n{0}\nGive the letters of all true expressions, separated by commas, in "
     "\\boxed{{}}.",
     "Evaluate every option below with the usual rules for not, and, or.\n{0}\nPut the labels of all options that are true, "
     "comma separated, into \\boxed{{}}.",
-    "Some of the following statements hold and some do not.\n{0}\nWrite the letters of those that hold as \\boxed{{A,B}}.",
+    "Find out which of the following statements hold.\n{0}\nWrite the letters of those that hold, with commas between them, in "
+    "\\boxed{{}}.",
 )
 
 

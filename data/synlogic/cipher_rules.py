@@ -81,8 +81,8 @@ def short_rule(step: Step) -> str:
 
 _RULES: Mapping[str, Callable[[Step], str]] = {
     "caesar": lambda step: (
-        f"Caesar cipher: every letter moves {step['shift']} places forward in the alphabet, and A follows after Z. "
-        "Spaces stay."
+        f"Caesar cipher: every letter moves {step['shift']} place{'s' * (step['shift'] > 1)} forward in the alphabet, and A "
+        "follows after Z. Spaces stay."
     ),
     "atbash": lambda _: "Atbash: A becomes Z, B becomes Y, C becomes X and so on, Z becomes A. Spaces stay.",
     "affine": lambda step: (

@@ -22,7 +22,7 @@ __all__ = ["Cryptarithm", "CryptarithmParams"]
 # Possessive: a chain is read once, as long as it goes. No shorter or later piece of it can be followed by "=".
 _CHAIN = re.compile(r"\d++(?:\s*+[-+*]\s*+\d++)*+")
 _RESULT = re.compile(r"\s*=\s*-?\d+")
-_BEFORE = re.compile(r"(?:\w\s{0,9}[-+*/^]\s{0,9}|\d[.,])\Z")
+_BEFORE = re.compile(r"(?:\w[ \t]{0,9}[-+*/^]\s{0,9}|\d[.,])\Z")
 _AFTER = re.compile(r"\s*[-+*/^]\s*\d|\s*=|[.,]\d|[A-Za-z_]")
 _DRAWS = 400  # equations per call of `draw`
 _ENGLISH = (

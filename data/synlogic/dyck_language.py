@@ -18,12 +18,12 @@ PAIRS = ("()", "[]", "{}", "<>")
 CLOSER = {pair[0]: pair[1] for pair in PAIRS}
 
 _ENGLISH = (
-    "Complete the bracket sequence so that every bracket is closed in the right order: {0}\n"
-    "Answer with the whole sequence, the given part included.",
+    "Complete the bracket sequence with closing brackets only, so that every bracket is closed in the right order: {0}\n"
+    "Answer with the whole sequence, the given part included, and nothing else.",
     "Here is the beginning of a balanced sequence of brackets.\n{0}\n"
-    "Add what is missing and give the full sequence, without anything else.",
-    "The sequence {0} was cut before its end. Every opened bracket must be closed by its own kind, the last opened first.\n"
-    "Write the complete sequence.",
+    "Only closing brackets are missing at its end. Add them and give the full sequence, without anything else.",
+    "The end of the sequence {0} was cut off; it closed the brackets that are still open and opened no others. Every bracket is "
+    "closed by its own kind, the last opened first.\nWrite the complete sequence and nothing else.",
 )
 
 

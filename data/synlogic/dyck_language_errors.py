@@ -21,12 +21,13 @@ _OFFICIAL_VALID = ("valid", "correct", "合法")
 _VALID_WORDS = (*_OFFICIAL_VALID, "有效")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,6}")
 _ENGLISH = (
-    "Find the first error in this bracket sequence: {0}\nAnswer with its position, counted from 1. Answer -1 if there is no "
-    "error, and the length plus 1 if brackets are left open at the end.",
+    "Find the first closing bracket that does not close the last open one in this bracket sequence: {0}\nAnswer with its position, "
+    "counted from 1. If there is none, answer -1 when the sequence is balanced, or its length plus 1 when brackets are left open "
+    "at the end.",
     "Read the brackets {0} from the left. At which position (the first is 1) does the sequence stop being legal?\n"
     "If it is balanced answer -1. If the only fault is that something is never closed, answer its length plus one.",
-    "Check the sequence below.\n{0}\nGive one integer: the 1-based position of the first wrong bracket, or -1 when all are "
-    "matched, or length + 1 when some bracket is never closed.",
+    "Check the sequence below from left to right.\n{0}\nGive one integer: the 1-based position of the first bracket that cannot be "
+    "right; if all of them can, -1 when all are matched, or length + 1 when some bracket is never closed.",
 )
 
 

@@ -6,7 +6,8 @@ it, and the last thought says whether the stack is empty at the end. A wrong tho
 `reason ([]): 3( 4[ 5( 6. 7ok` (number and stack; `.` is an empty stack, the end is `ok` or `open`) with the answer `4` for its
 one error there, or `no`: the short form is the official one. The official verifier deletes everything but digits and commas, so
 "1 2" is 12, "-3" is 3 and any text without digits means that nothing is wrong. The strict one wants numbers with commas, or words
-that say so. Repaired: every label is recomputed from the thoughts, lengths are even, and some traces have no error.
+that say so; an empty answer says nothing. Repaired: every label is recomputed from the thoughts, lengths are even, and some
+traces have no error.
 """
 
 import dataclasses
@@ -21,8 +22,8 @@ from framework.sample import Sample
 __all__ = ["DyckLanguageReasoningErrors", "DyckReasoningParams"]
 
 _UNCLEAR = ("unclear", "不确定", "不知道")
-_NO_ERROR = ("", "no", "none", "no error", "no errors", "no mistake", "no mistakes", "all correct", "无问题", "无错误")
-_NUMBERS = re.compile(r"[0-9]{1,6}(?:\s*[,，]\s*[0-9]{1,6})*")
+_NO_ERROR = ("no", "none", "no error", "no errors", "no mistake", "no mistakes", "all correct", "无问题", "无错误")
+_NUMBERS = re.compile(r"(?:thoughts?\s+)?[0-9]{1,6}(?:\s*[,，]\s*(?:thought\s+)?[0-9]{1,6})*", re.IGNORECASE)
 _NOT_DIGITS = re.compile(r"[^0-9,]")
 _THOUGHT = re.compile(r"[^:]*:\s*(\S) ; [^:]*: (.*)", re.DOTALL)  # the word for the stack may be Chinese
 _MAX_DIGITS = 4_300  # longer numbers are an error for `int`, which the published verifier takes for "no numbers"
@@ -138,11 +139,12 @@ def _official_numbers(text: str) -> list[int] | None:
 
 
 def _strict_numbers(text: str) -> list[int] | None:
-    """Numbers with commas between them or words for none; one pair of quotes, square brackets or parentheses may be around."""
+    """Numbers with commas between them or words for none, not an empty text; quotes or brackets may be around, "Thought" before."""
     text = text.strip()
     if len(text) >= 2 and text[0] + text[-1] in ('""', "''", "[]", "()"):
         text = text[1:-1].strip()
-    if text.lower().removesuffix(".") in _NO_ERROR:
+    text = text.removesuffix(".")
+    if text.lower() in _NO_ERROR:
         return []
     if _NUMBERS.fullmatch(text) is None:
         return None

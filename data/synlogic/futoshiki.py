@@ -171,7 +171,7 @@ def _last_brackets(text: str) -> str | None:
 
 def _strict_square(text: str) -> latin.Square | None:
     inside = _last_brackets(text)
-    rows = [row.strip(" ") for row in inside.split(",")] if inside else []
+    rows = [row.strip() for row in inside.split(",")] if inside else []
     if not rows or any(_ROW.fullmatch(row) is None for row in rows):
         return None
     return tuple(tuple(map(int, row.split())) for row in rows)

@@ -6,6 +6,7 @@ The page is a function of the code alone, so a test can demand that the committe
 """
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,18 @@ __all__ = ["page"]
 LEVELS = ("easy", "hard")
 SEED = 7
 _COMMAND = "python -m data.synlogic.gallery docs/synlogic-gallery.md"
-_LONGEST = 60  # lines of a picture; what is longer is cut, and says so
+_LONGEST = 45  # lines of a picture that stands open; a longer one is folded
+_WIDEST = 110  # columns of a line in a block, which no browser wraps
 
 
 def page() -> str:
     """The whole page as Markdown."""
-    links = " · ".join(f"[{name}](#{name})" for name in TASKS)
+    names = list(TASKS)
+    links = [" · ".join(f"[{name}](#{name})" for name in names[first : first + 5]) for first in range(0, len(names), 5)]
     head = (
-        f"# The {len(TASKS)} SynLogic tasks\n\nOne instance of every task at two levels (seed {SEED}), with an answer to unfold. "
-        f"Written by `{_COMMAND}`; see any other one with `maypole data show TASK --level LEVEL --seed N`.\n\n{links}\n"
+        f"# The {len(TASKS)} SynLogic tasks\n\nOne instance of every task at two levels (seed {SEED}), with the question as a "
+        f"model reads it and an answer to unfold.\nWritten by `{_COMMAND}`; see any other one with "
+        "`maypole data show TASK --level LEVEL --seed N`.\n\n" + " ·\n".join(links) + "\n"
     )
     return "\n".join([head, *(_section(task) for task in TASKS.values())])
 
@@ -34,27 +38,45 @@ def _section(task: Task[Any]) -> str:
     parts = [f"## {task.name}\n"]
     for level in LEVELS:
         sample = task.generate(SEED, task.levels[level], "english")
-        measured = f"{task.difficulty(sample):.6g}"
-        parts.append(f"**{level}** ({task.measure}: {measured})\n")
-        parts.append(_cut(task.show(sample)) + "\n")
-        solved = _cut(task.show(sample, solved=True))
-        parts.append(f"<details><summary>An answer</summary>\n\n{solved}\n\n</details>\n")
+        parts.append(f"**{level}**, {task.measure}: {task.difficulty(sample):.6g}\n")
+        picture = _wrapped(task.show(sample))
+        size = len(picture.splitlines())
+        parts.append(_folded(f"The instance ({size} lines)", picture) if size > _LONGEST else f"{picture}\n")
+        if level == LEVELS[0]:
+            parts.append(_folded("The question", _wrapped(f"````text\n{sample.question}\n````")))
+        parts.append(_folded("An answer", _wrapped(task.show(sample, solved=True))))
     tiny = task.generate(SEED, task.levels["tiny"], "compact")
     parts.append(f"For tiny models: `{_inline(tiny.question)}` → `{_inline(task.solve(tiny))}`\n")
     return "\n".join(parts)
+
+
+def _folded(summary: str, markdown: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{markdown}\n\n</details>\n"
 
 
 def _inline(text: str) -> str:
     return text.replace("`", "'").replace("\n", "⏎")
 
 
-def _cut(text: str) -> str:
-    lines = text.splitlines()
-    if len(lines) <= _LONGEST:
-        return text
-    fenced = sum(line.startswith("```") for line in lines[:_LONGEST]) % 2
-    more = f"({len(lines) - _LONGEST} more lines)"
-    return "\n".join([*lines[:_LONGEST], *(["```"] if fenced else []), "", more])
+def _wrapped(markdown: str) -> str:
+    """Long lines of blocks are wrapped; those of tables and of running text a browser wraps."""
+    lines: list[str] = []
+    fence = ""  # what ends the block that a line is in
+    for line in markdown.rstrip().splitlines():
+        ticks = line[: len(line) - len(line.lstrip("`"))]
+        if len(ticks) >= 3 and not fence:
+            fence = ticks
+        elif fence and line == fence:
+            fence = ""
+        elif fence and len(line) > _WIDEST:
+            indent = " " * (len(line) - len(line.lstrip()) + 4)
+            wrap = textwrap.TextWrapper(
+                _WIDEST, subsequent_indent=indent, replace_whitespace=False, break_on_hyphens=False
+            )
+            lines += wrap.wrap(line)
+            continue
+        lines.append(line.rstrip())
+    return "\n".join(lines)
 
 
 def main() -> None:

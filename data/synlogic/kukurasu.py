@@ -30,8 +30,9 @@ _ENGLISH = (
     'Kukurasu, {0} x {1}: mark cells with "1" and leave the others "X". Each row sum adds the column numbers of its marked '
     "cells and must be {2}; each column sum adds the row numbers of its marked cells and must be {3} (counting from 1).\n"
     "Give the grid as a list of rows of double-quoted strings.",
-    "Find which cells of a {0} by {1} board are 1 (the rest is X). Weights of the columns are 1 to {1}, weights of the rows 1 to "
-    '{0}. The weighted sums are {2} for the rows and {3} for the columns.\nWrite the board as JSON rows of "X" and "1".',
+    "Find which cells of a {0} by {1} board are 1 (the rest is X). The numbers of the columns in which a row has its 1s add up to "
+    "{2} for the rows from top to bottom; the numbers of the rows in which a column has its 1s add up to {3} for the columns from "
+    'left to right (both are counted from 1).\nWrite the board as one JSON list of rows of "X" and "1".',
 )
 
 Grid = tuple[str, ...]  # rows of X and 1

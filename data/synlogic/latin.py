@@ -194,7 +194,7 @@ def literal_grid(text: str) -> Any:
     Raises:
         LiteralError: anything else.
     """
-    if parse.too_long(text) or _GRID.fullmatch(text) is None:
+    if parse.too_long(text) or parse.too_many_values(text) or _GRID.fullmatch(text) is None:
         raise parse.LiteralError("no grid of whole numbers")
     try:
         with warnings.catch_warnings():

@@ -23,12 +23,12 @@ __all__ = ["MathPath", "MathPathParams"]
 _OPERATORS = re.compile(r"[-+*/%]")
 _CANONICAL_HOLES = 3  # up to so many holes the smallest filling is the reference, so that it follows from the question
 _ENGLISH = (
-    "Replace every ? by one digit so that the equation holds: {0}\n/ must divide without rest and % is the remainder. "
-    "Answer as [[expression = value]].",
-    "Some digits of this equation are hidden behind question marks.\n{0}\nFind digits that make it true (division is exact, "
-    "% means modulo) and write the full equation in double square brackets.",
-    "Fill in the blanks (one digit from 0 to 9 for each ?): {0}\nAll divisions are exact; % is modulo. "
-    "Give the completed equation like [[1+2 = 3]].",
+    "Replace every ? by one digit so that the equation holds: {0}\n/ must divide without rest and % is the remainder, "
+    "as in Python (-1 % 3 is 2). Answer with the whole equation as [[expression = value]].",
+    "Some digits of this equation are hidden behind question marks.\n{0}\nFind digits that make it true (one for each, division is "
+    "exact, % means modulo with the sign of the divisor) and write the full equation in double square brackets.",
+    "Fill in the blanks (one digit from 0 to 9 for each ?): {0}\nAll divisions are exact; % is modulo as in Python, so "
+    "that -1 % 3 = 2. Give the completed equation in double square brackets: [[expression = value]]",
 )
 
 

@@ -31,9 +31,9 @@ _APPLY: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
 _TOLERANCE = Fraction(1, 10**10)
 _ENGLISH = (
     "Use each of the numbers {0} exactly once, with the operators {1} and parentheses, to reach {2}.\n"
-    "Give one expression in a ```python code block.",
+    "Give one expression, without an equals sign, in a ```python code block.",
     "Here are some numbers: {0}. Combine all of them, each once, so that the result is {2}. Allowed: {1} and parentheses.\n"
-    "Answer with the expression inside a ```python block.",
+    "Answer with just the expression, and no equals sign, inside a ```python block.",
     "Make {2} out of {0}. Every number must be used one time; you may write {1} and brackets.\n"
     "Put the expression, without an equals sign, into a ```python fence.",
 )

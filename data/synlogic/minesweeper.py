@@ -35,7 +35,7 @@ _SHORT = re.compile(r"[0-9]{1,3},[0-9]{1,3}(?: [0-9]{1,3},[0-9]{1,3})*")
 _MAX_DIGITS = 4_000  # what int() reads in every setting of the interpreter
 _FORMAT = "Answer with a list of (row, column) pairs, both counted from 0, such as [(0, 1), (2, 3)]."
 _ENGLISH = (
-    "Minesweeper on a {0} x {0} board. X is a covered cell; a number tells how many of the up to eight cells around it are mines, "
+    "Minesweeper, {0} x {0}. X is a covered cell; a number tells how many of the up to eight cells around it are mines, "
     "and cells with numbers are never mines.\n{1}\nWhich covered cells are certainly mines? Use this rule on every number: when it "
     "has exactly as many covered neighbours as it says, all of them are mines. (No other reasoning finds more.)\n"
     + _FORMAT,

@@ -23,7 +23,7 @@ __all__ = ["Norinori", "NorinoriParams"]
 
 _PAIR = re.compile(r"\[\((\d+),\s*(\d+)\),\s*\((\d+),\s*(\d+)\)\]")
 _BARE_PAIR = re.compile(r"\(\s*(\d+)\s*,\s*(\d+)\s*\)\s*,\s*\(\s*(\d+)\s*,\s*(\d+)\s*\)")
-_SHORT = re.compile(r"[1-9]{2}[hv](?:,[1-9]{2}[hv]){0,40}")
+_SHORT = re.compile(r"[1-9]{2}[hv](?:, ?[1-9]{2}[hv]){0,40}")
 _MAX_DIGITS = 4_300  # Python's `int` refuses longer texts, and so does the official verifier
 _MAX_NODES = 3_000  # of one search; a harder draw is thrown away
 _RULES = (
@@ -248,7 +248,8 @@ def _solution(sample: Sample) -> list[Domino]:
 
 
 def _from_short(text: str) -> list[Domino]:
-    cells = [(int(part[0]) - 1, int(part[1]) - 1, part[2] == "h") for part in text.split(",")]
+    parts = text.replace(" ", "").split(",")
+    cells = [(int(part[0]) - 1, int(part[1]) - 1, part[2] == "h") for part in parts]
     return [((i, j), (i, j + 1) if across else (i + 1, j)) for i, j, across in cells]
 
 

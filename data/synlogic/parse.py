@@ -23,6 +23,7 @@ __all__ = [
     "last_python_block",
     "literal",
     "too_long",
+    "too_many_values",
     "whole_number",
 ]
 
@@ -31,6 +32,7 @@ MAX_CHARS = (
 )
 MAX_DEPTH = 50
 _MAX_DIGITS = 300  # of one number
+_MAX_VALUES = 2_500  # of a literal: a grid of 30 x 30 cells counts 930, and Python needs up to 15 microseconds for each
 
 _PYTHON_FENCE = re.compile(r"```python(.*?)```", re.DOTALL)
 _QUOTED = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
@@ -49,6 +51,11 @@ class LiteralError(ValueError):
 
 def too_long(text: str) -> bool:
     return len(text) > MAX_CHARS
+
+
+def too_many_values(text: str) -> bool:
+    """Whether Python's parser would need more than some 40 milliseconds for this literal: it counts commas and brackets."""
+    return sum(map(text.count, ",[({")) > _MAX_VALUES
 
 
 def extract_answer(text: str) -> str:
@@ -130,6 +137,8 @@ def literal(text: str) -> Any:
     tokens = bare.replace("''", "")
     if too_long(text) or "\0" in text or _TOKENS.fullmatch(tokens) is None or _too_deep(tokens):
         raise LiteralError("not a literal")
+    if too_many_values(tokens):
+        raise LiteralError("too many values")
     if re.search(rf"[0-9]{{{_MAX_DIGITS}}}", tokens):
         raise LiteralError("a number is too long")
     try:

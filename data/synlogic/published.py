@@ -168,13 +168,13 @@ def judge(task: str, data: Mapping[str, Any], answer: str, mode: Mode = "officia
     """Whether the verifier of `task` accepts `answer`, the text inside the answer tags, for an official Data record.
 
     Raises:
-        UserError: an unknown task, or metadata without a field that the verifier reads.
+        UserError: an unknown task, or metadata that the verifier cannot read, such as without one of its fields.
     """
     return verdict(sample_of(task_of(task), data), answer, mode)
 
 
 def verdict(sample: Sample, answer: str, mode: Mode, where: str = "this record") -> bool:
-    """As the `verify` of its task, but metadata without a field that it reads is a UserError that names the field."""
+    """As the `verify` of its task, but metadata that it cannot read are a UserError, which names a field that is missing."""
     meta = _Watched(sample.meta)
     try:
         if known_tasks()[sample.task].verify(dataclasses.replace(sample, meta=meta), answer, mode):
@@ -183,6 +183,11 @@ def verdict(sample: Sample, answer: str, mode: Mode, where: str = "this record")
     except KeyError as error:  # also of a field inside of another
         problem = error
         meta.missing.append(str(error.args[0]) if error.args else "")
+    except Exception as error:  # no verifier raises on a text: it is the record that is broken
+        raise UserError(
+            f"{where}: the verifier of {sample.task} cannot read the metadata: {error!r:.200}. "
+            "Check that it is a record of this task."
+        ) from error
     if meta.missing:  # official verifiers call this False; here somebody would train on it
         raise UserError(
             f"{where}: the metadata has no field {meta.missing[0]!r}, which the verifier of {sample.task} reads. "

@@ -21,7 +21,7 @@ __all__ = ["Survo", "SurvoParams"]
 
 _FENCE = re.compile(r"```(.*?)```", re.DOTALL)
 _OPEN, _CLOSE = re.compile(r"\[\s*\["), re.compile(r"\]\s*\]")
-_SHORT = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9}){0,399}")
+_SHORT = re.compile(r"[0-9]{1,9}(?:, ?[0-9]{1,9}){0,399}")
 _MAX_PLACEMENTS = 20_000  # a draw whose oracle needs more is dropped
 _FORMAT = (
     "Write the whole matrix, sums included, in a ```python block as a list of rows: [[1, 2, 3], [4, 5, 9], [5, 7, 12]]."

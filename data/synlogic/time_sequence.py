@@ -48,7 +48,7 @@ _ENGLISH = (
     + " "
     + _ASK,
 )
-_SHORT = re.compile(r"([0-9]{1,4})\s*[,， ]\s*([0-9]{1,4})")
+_SHORT = re.compile(r"([0-9]{1,4})(?: ?[,，] ?| )([0-9]{1,4})")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -204,6 +204,10 @@ def test_two_parts_over_the_same_tasks_draw_different_questions():
         ((Part(name="a", data=LOGIC), Part(name="a", data=LOGIC)), r"names \['a', 'a'\]"),
         ((Part(name="a", data=LOGIC, weight=0.0),), "leaves nothing to draw"),
         ((Part(name="a", data=SynLogic(tasks=())),), "tasks is empty"),
+        (
+            (Part(name="a", data=LOGIC), Part(name="b", data=dataclasses.replace(LOGIC, holdout_every=5))),
+            r"holdout_every differs between the parts \(a: 8, b: 5\)",
+        ),
     ],
 )
 def test_parts_that_cannot_be_mixed_are_named(parts, said):
@@ -234,6 +238,26 @@ def test_each_sample_is_judged_by_the_reward_of_its_task():
         REWARD(unknown, right)
     with pytest.raises(ValueError, match="given for: none"):
         RewardByTask(rewards=(), otherwise=None)(sample, right)
+
+
+def test_what_only_judges_is_rewarded_by_its_verifier():
+    sample = Sample(task="arc_agi_2", question="?", answer="[[1]]")
+    assert REWARD(sample, "<think>x</think><answer>[[1]]</answer>") == 1.0
+    assert REWARD(sample, "<think>x</think><answer>[[2]]</answer>") == 0.0
+
+
+def test_parts_over_the_same_tasks_never_train_on_what_another_holds_out():
+    mix = Mixed(parts=tuple(Part(name=name, data=LOGIC) for name in "ab")).build()
+    held = {sample.question for sample in mix.heldout(count=40, seed=0)}
+    assert not held & {sample.question for step in range(60) for sample in mix.train(seed=0, batch=16)[step]}
+
+
+def test_a_schedule_reads_its_calibration_once(monkeypatch):
+    schedule = PassRateSchedule(calibration=MEASURED, steps=100)
+    first = schedule.shares(0)
+    monkeypatch.setattr(Calibration, "cells_of", lambda *_: pytest.fail("read again"))
+    assert schedule.shares(0) == first
+    assert schedule == PassRateSchedule(calibration=MEASURED, steps=100)
 
 
 def test_configs_can_be_written_and_checked(tmp_path):

@@ -167,3 +167,13 @@ def test_more_evaluation_questions_than_kept_lines_are_refused(tmp_path):
     questions = JsonLines(path=write(tmp_path, records(10)), heldout=2).build()
     with pytest.raises(ValueError, match=r"only 2 lines are kept\. Use data\.heldout=4"):
         questions.heldout(count=4, seed=0)
+
+
+def test_a_line_that_asks_what_a_kept_one_asks_is_not_trained_on(tmp_path):
+    lines = [*records(6), records(5)[2]]  # the last line, the kept one, is there before
+    questions = JsonLines(path=write(tmp_path, lines), heldout=1).build()
+    assert [sample.question for sample in questions.heldout(count=1, seed=0)] == ["2 + 1 ="]
+    seen = {sample.question for step in range(5) for sample in questions.train(seed=0, batch=4)[step]}
+    assert seen == {f"{i} + 1 =" for i in (0, 1, 3, 4, 5)}
+    with pytest.raises(ValueError, match="leaves nothing to train on"):
+        JsonLines(path=write(tmp_path, records(1) * 3), heldout=1).build()

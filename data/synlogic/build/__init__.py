@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data import synlogic
+from data.mixture_weights import counts
 from data.synlogic.base import Form
 from data.synlogic.build import folder, write
 from data.synlogic.build.engines import Engine
@@ -182,6 +183,10 @@ def _check(config: BuildConfig) -> None:
         raise UserError(
             f"--weights names {unused[0]!r}, which is not in --tasks. Add it there, or take the weight out."
         )
+    weighed = [task for task, _ in config.weights]
+    twice = [task for task in weighed if weighed.count(task) > 1]
+    if twice:
+        raise UserError(f"--weights names {twice[0]!r} twice. Give it one weight.")
     for task, weight in config.weights:
         if not 0 <= weight < float("inf"):
             raise UserError(f"--weights {task}={weight} is no weight. Use a number from 0, such as {task}=2.")
@@ -204,12 +209,5 @@ def _check(config: BuildConfig) -> None:
 
 
 def _split(total: int, weights: list[float]) -> list[int]:
-    """`total` in whole parts by weight; what rounding leaves goes to the largest fractions, the first of equal ones."""
-    shares = [total * weight / sum(weights) for weight in weights]
-    parts = [int(share) for share in shares]
-    order = sorted(
-        range(len(shares)), key=lambda place: parts[place] - shares[place]
-    )  # sorted() keeps equal ones in order
-    for place in order[: total - sum(parts)]:
-        parts[place] += 1
-    return parts
+    """`total` in whole parts by weight. No part shrinks when `total` grows, which rounding to the nearest does not promise."""
+    return counts(total, weights[::-1])[::-1]  # what rounding leaves goes to the first of equal weights

@@ -68,7 +68,10 @@ def opened(out: Path, settings: Mapping[str, Any], *, force: bool) -> Iterator[P
             f"--out {out} holds a data set that was made with other settings ({differences}). Give another folder, type the "
             "options of that one to continue it, or add --force to make it anew."
         )
-    parts.mkdir(parents=True, exist_ok=True)
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made: {error.strerror}. Give another folder.") from error
     with _locked(parts / _LOCK, out):
         if force:
             _clear(out)

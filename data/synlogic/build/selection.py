@@ -4,8 +4,9 @@ Everything here is a function of the streams of candidates alone, which is why t
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from data.synlogic.build.shard import Candidate
 
@@ -44,27 +45,34 @@ class Outcome:
     too_long: int = 0
     failed: int = 0
     oracle_rejected: int = 0
+    redrawn: int = 0
     exhausted: bool = False
 
 
 def select(groups: Sequence[Group], made: Sequence[Sequence[Sequence[Candidate]]], max_chars: int) -> list[Outcome]:
     """For each group its outcome, from `made`: the shards of each group in order, without a gap.
 
-    A question that an earlier group has is a duplicate, so an outcome is final when those before it are.
+    The validation records of all groups come first, so that they do not depend on how many training records are wanted. A
+    question that was picked before is a duplicate, in whatever group: an outcome is final when all of them are.
     """
     seen: set[str] = set()
-    return [_select(group, shards, max_chars, seen) for group, shards in zip(groups, made, strict=True)]
+    outcomes = [Outcome(picked=[]) for _ in groups]
+    for upto in ([group.validation for group in groups], [group.wanted for group in groups]):
+        for outcome, shards, wanted in zip(outcomes, made, upto, strict=True):
+            _pick(outcome, itertools.chain.from_iterable(shards), wanted, max_chars, seen)
+    return outcomes
 
 
-def _select(group: Group, shards: Sequence[Sequence[Candidate]], max_chars: int, seen: set[str]) -> Outcome:
-    outcome = Outcome(picked=[])
+def _pick(outcome: Outcome, stream: Iterable[Candidate], wanted: int, max_chars: int, seen: set[str]) -> None:
+    """Go on in the stream of a group, after what `outcome` has of it, until `wanted` records are picked."""
     idle = 0
-    for candidate in (candidate for shard in shards for candidate in shard):
-        if len(outcome.picked) == group.wanted:
+    for candidate in itertools.islice(stream, outcome.drawn, None):
+        if len(outcome.picked) >= wanted or outcome.exhausted:
             break
         number = outcome.drawn
         outcome.drawn += 1
         outcome.oracle_rejected += candidate.rejected
+        outcome.redrawn += candidate.redrawn
         idle += 1
         if not candidate.digest:
             outcome.failed += 1
@@ -79,8 +87,6 @@ def _select(group: Group, shards: Sequence[Sequence[Candidate]], max_chars: int,
             idle = 0
         if idle >= IDLE:
             outcome.exhausted = True
-            break
-    return outcome
 
 
 def shards_missing(group: Group, outcome: Outcome) -> int:

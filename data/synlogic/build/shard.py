@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data import synlogic
@@ -32,7 +32,8 @@ class ShardJob:
 class Candidate(NamedTuple):
     digest: str  # of the question; "" where the generator found no instance
     chars: int  # of the question
-    rejected: int  # draws whose own oracle failed, before this one
+    rejected: int = 0  # draws whose own oracle failed, before this one
+    redrawn: int = 0  # draws that the generator itself threw away, before this one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,18 +59,18 @@ def make_shard(job: ShardJob) -> bytes:
     problem = ""
     for number in range(job.first, job.first + job.count):
         seed = base.stable_int("synlogic", job.seed, job.task, job.level, number)
-        before = _oracle_rejections()
+        before = base.REJECTED.copy()
         try:
             sample = task.generate(seed, params, job.form)
         except ValueError as error:  # these parameters seldom have an instance: counted, and said in the manifest
             problem = problem or f"seed {seed}: {error}"
-            candidates.append(Candidate("", 0, _oracle_rejections() - before))
+            candidates.append(Candidate("", 0, *_rejected_since(before)))
             lines.append("null")
             continue
         except Exception as error:
             raise RuntimeError(f"{job.task}/{job.level}: generate(seed={seed}) failed: {error!r}") from error
         digest = hashlib.sha256(sample.question.encode()).hexdigest()[:32]
-        candidates.append(Candidate(digest, len(sample.question), _oracle_rejections() - before))
+        candidates.append(Candidate(digest, len(sample.question), *_rejected_since(before)))
         lines.append(json.dumps(_fields(sample), ensure_ascii=False))
     head = json.dumps({"candidates": candidates, "problem": problem}, ensure_ascii=False)
     return zlib.compress("\n".join([head, *lines]).encode(), 3)
@@ -93,5 +94,5 @@ def _fields(sample: Sample) -> dict[str, Any]:
     return {field.name: getattr(sample, field.name) for field in dataclasses.fields(sample)}
 
 
-def _oracle_rejections() -> int:
-    return base.REJECTED["oracle"]
+def _rejected_since(before: Mapping[str, int]) -> tuple[int, int]:
+    return base.REJECTED["oracle"] - before.get("oracle", 0), base.REJECTED["draw"] - before.get("draw", 0)

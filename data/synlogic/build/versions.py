@@ -1,5 +1,6 @@
 """What a record depends on besides the seed: the version of the package, the code of its task, the parameters of its level."""
 
+import ast
 import dataclasses
 import functools
 import hashlib
@@ -40,9 +41,20 @@ def _used_by(module: ModuleType) -> list[ModuleType]:
     found = {module.__name__: module}
     todo = [module]
     while todo:
-        for value in vars(todo.pop()).values():
-            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            if isinstance(name, str) and name.startswith("data.synlogic.") and name not in found:
+        for name in _imported_by(todo.pop()):
+            if name not in found and name in sys.modules:
                 found[name] = sys.modules[name]
                 todo.append(sys.modules[name])
     return list(found.values())
+
+
+@functools.cache
+def _imported_by(module: ModuleType) -> tuple[str, ...]:
+    """What may be modules of this package among the names of its imports: a word list tells nobody where it came from."""
+    names = []
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(name for name in names if name.startswith("data.synlogic."))

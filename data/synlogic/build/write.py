@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write"]
 
-_MEASURED = ("drawn", "duplicates", "too_long", "failed", "oracle_rejected")
+_MEASURED = ("drawn", "duplicates", "too_long", "failed", "oracle_rejected", "redrawn")
 
 
 def write(
@@ -127,8 +127,14 @@ def _described(group: Group, outcome: Outcome) -> dict[str, Any]:
     made = {"train": len(outcome.picked) - validation, "validation": validation}
     counts = {key: getattr(outcome, key) for key in _MEASURED}
     dropped = outcome.drawn - len(outcome.picked)
-    rate = round(dropped / outcome.drawn, 4) if outcome.drawn else 0.0
-    return {"task": group.task, "level": group.level, **made, **counts, "dropped_frac": rate}
+    rejected = outcome.oracle_rejected + outcome.redrawn
+    draws = outcome.drawn - outcome.failed + rejected  # a candidate without an instance is nothing but rejected draws
+    rates = {"dropped_frac": _share(dropped, outcome.drawn), "rejected_frac": _share(rejected, draws)}
+    return {"task": group.task, "level": group.level, **made, **counts, **rates}
+
+
+def _share(part: int, total: int) -> float:
+    return round(part / total, 4) if total else 0.0
 
 
 def _warnings(group: Group, outcome: Outcome, parts: Parts) -> Iterator[str]:

@@ -58,7 +58,7 @@ HOSTILE = {
     "tags": "</answer><answer>" * 900,
     "empty": "",
 }
-HOSTILE_S = 0.5  # 50 ms each on an idle machine; tests run on busy ones
+HOSTILE_S = 0.25  # of CPU time; 50 ms on an idle machine, and tests run on busy ones
 
 
 def check_oracle(task: Task[Any], level: str, seeds: range) -> None:
@@ -151,10 +151,11 @@ def digest(task: Task[Any], level: str, seeds: int = 8) -> str:
 
 def check_hostile(task: Any, sample: Any, kind: str) -> None:
     """Both modes say False to a hostile text, in time."""
+    task.verify(sample, "\\boxed{2^{3}}", "official")  # a verifier may import a library with its first odd text
     for mode in ("strict", "official"):
-        start = time.perf_counter()
+        start = time.process_time()
         assert task.verify(sample, HOSTILE[kind], mode) is False
-        assert time.perf_counter() - start < HOSTILE_S
+        assert time.process_time() - start < HOSTILE_S
 
 
 def check_all(task: Task[Any], seeds: int = 60, tiny_chars: int = 160) -> None:

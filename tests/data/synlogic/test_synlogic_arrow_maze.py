@@ -27,6 +27,7 @@ def verdicts(answer, sample=CARD):
     return TASK.verify(sample, answer, "official"), TASK.verify(sample, answer, "strict")
 
 
+@pytest.mark.slow
 def test_every_shared_claim_holds():
     check_all(TASK, seeds=4)
 

@@ -1,5 +1,8 @@
 """Answer extraction, format and rewards: the check values of the paper's official helper, and text that tries to fool them."""
 
+import contextlib
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,8 +101,8 @@ def test_boxes_and_fences_take_the_last_one():
     assert parse.last_python_block("```python\n1") is None
 
 
-def test_the_registry_holds_seven_tasks_under_their_own_names():
-    assert len(TASKS) == 7
+def test_the_registry_holds_all_tasks_under_their_own_names():
+    assert len(TASKS) == 35
     assert all(task.name == name and {"tiny", "easy", "normal"} <= set(task.levels) for name, task in TASKS.items())
 
 
@@ -110,3 +113,27 @@ def test_an_impossible_setting_is_an_error_that_names_it():
         task.generate(0, params)
     with pytest.raises(ValueError, match="form='short' is not a question form"):
         task.generate(0, task.levels["tiny"], "short")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["1,", "1.5,", "'a',", "[1],", "(1,2),", "-1,", "True,", "1,\n", "'' ", "[1]", "[1][0]", "1:1,", "{1:1},", "{}+1,"],
+)
+@pytest.mark.parametrize("around", ["{}", "[{}]", "(({}))", "{{{}}}"])
+def test_a_literal_of_thousands_of_values_is_refused_or_read_at_once(unit, around):
+    text = around.format(unit * (19_900 // len(unit)))
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        with contextlib.suppress(parse.LiteralError):
+            parse.literal(text)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.05
+
+
+def test_a_literal_may_have_as_many_values_as_the_largest_grid():
+    grid = [[9] * 30] * 30
+    assert parse.literal(str(grid)) == grid
+    assert parse.literal(str([["↗"] * 30] * 30)) == [["↗"] * 30] * 30
+    with pytest.raises(parse.LiteralError, match="too many values"):
+        parse.literal("1," * 2_501)

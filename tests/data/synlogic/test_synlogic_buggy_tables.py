@@ -23,6 +23,7 @@ def record(answer: str) -> Sample:
     return Sample(task="buggy_tables", question="", answer=answer, meta={})
 
 
+@pytest.mark.slow
 def test_buggy_tables_is_a_task():
     check_all(TASK, seeds=15)
 

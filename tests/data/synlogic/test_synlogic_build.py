@@ -1,5 +1,6 @@
 """Data sets: the same bytes however they are made, no question twice, and counts that are true."""
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -16,7 +17,7 @@ import pytest
 
 from data import synlogic
 from data.synlogic import base
-from data.synlogic.build import BuildConfig, build, selection
+from data.synlogic.build import BuildConfig, build, selection, versions
 from data.synlogic.build.engines import make_in_processes, make_on_ray, open_engine
 from data.synlogic.build.selection import Candidate, Group, select, shards_missing
 from data.synlogic.build.shard import ShardError, ShardJob, make_shard, read_shard
@@ -307,7 +308,7 @@ def test_a_question_of_an_earlier_level_is_a_duplicate(few, tmp_path):
 
 
 def test_rejections_of_the_oracle_are_counted_up_to_the_last_record(few, tmp_path, monkeypatch):
-    rejected = {"oracle": 0}
+    rejected = collections.Counter()
     monkeypatch.setattr(base, "REJECTED", rejected, raising=False)
 
     class Picky(Few):
@@ -395,6 +396,7 @@ def test_two_processes_do_not_make_the_same_folder(tmp_path):
         ({"weights": (("kukurasu", -1.0),)}, "kukurasu=-1.0 is no weight"),
         ({"weights": (("kukurasu", float("nan")),)}, "kukurasu=nan is no weight"),
         ({"weights": tuple((task, 0.0) for task in TASKS)}, "nothing to make"),
+        ({"weights": (("kukurasu", 1.0), ("kukurasu", 2.0))}, "--weights names 'kukurasu' twice"),
         ({"n": -1}, "--n -1 is too small"),
         ({"n": 0, "validation": 0}, "make no record"),
         ({"rows_per_file": 0}, "--rows-per-file 0 is too small"),
@@ -439,3 +441,56 @@ def test_the_selection_counts_only_up_to_the_last_record():
     (short,) = select([dataclasses.replace(group, train=4)], [[shard]], 10)
     assert (short.picked, short.failed) == ([0, 2, 3], 1)
     assert shards_missing(dataclasses.replace(group, train=4), short) == 1
+
+
+def test_validation_records_do_not_depend_on_how_many_training_records_other_levels_want():
+    easy, hard = (Group(task="few", level=level, train=1, validation=1) for level in ("easy", "hard"))
+    streams = [[[Candidate(digest, 1) for digest in digests]] for digests in ("abc", "cde")]
+    small = select([easy, hard], streams, 10)
+    large = select([dataclasses.replace(easy, train=2), hard], streams, 10)
+    assert [outcome.picked[0] for outcome in small] == [outcome.picked[0] for outcome in large] == [0, 0]
+    assert (large[0].picked, large[0].duplicates) == ([0, 1], 1)  # its third question is held out at the other level
+
+
+@pytest.mark.parametrize(
+    "weights", [(1.0, 3.0, 3.0), (1e308, 1e308, 1e308), (1e-9, 1.0, 0.3), (2.0, 0.0, 1.0)], ids=str
+)
+def test_a_larger_n_takes_records_from_no_task(weights):
+    before = dict.fromkeys(TASKS, 0)
+    for n in range(1, 60):
+        groups = BuildConfig(tasks=TASKS, n=n, weights=tuple(zip(TASKS, weights, strict=True))).build()
+        now = before | {group.task: group.train for group in groups}
+        assert sum(now.values()) == n
+        assert all(now[task] >= before[task] for task in TASKS)
+        before = now
+
+
+def test_rejection_rates_of_the_manifest_are_those_of_the_draws(few, tmp_path, monkeypatch):
+    rejected = collections.Counter()
+    monkeypatch.setattr(base, "REJECTED", rejected)
+
+    class Picky(Few):
+        levels = MappingProxyType({"easy": Params(distinct=10**6)})
+
+        def generate(self, seed, params, form="compact"):
+            rejected.update(draw=2, oracle=1)
+            return super().generate(seed, params, form)
+
+    monkeypatch.setitem(synlogic.TASKS, "few", Picky())
+    manifest = build(BuildConfig(tasks=("few",), n=20), tmp_path / "out", engine=here())
+    (group,) = manifest["groups"]
+    assert (group["redrawn"], group["oracle_rejected"], group["rejected_frac"]) == (40, 20, 0.75)
+
+
+def test_the_digest_of_the_code_covers_word_lists():
+    used = {module.__name__ for module in versions._used_by(sys.modules["data.synlogic.word_sorting"])}
+    assert {"data.synlogic.words", "data.synlogic.parse", "data.synlogic.base"} <= used
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match="cannot be made: Permission denied"):
+        build(CONFIG, tmp_path / "out", engine=here())

@@ -87,6 +87,7 @@ def test_verdicts(meta: dict, answer: str, official: bool, strict: bool):
     assert TASK.verify(sample, answer, "strict") is strict
 
 
+@pytest.mark.slow
 def test_everything_asked_of_a_task():
     check_all(TASK, 30)
 

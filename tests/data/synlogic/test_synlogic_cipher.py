@@ -16,6 +16,7 @@ A_TO_Z = string.ascii_uppercase
 HELLO = Sample(task="cipher", question="", answer="[[HELLO WORLD]]")  # a published record has no more than this
 
 
+@pytest.mark.slow
 def test_every_shared_claim():
     check_all(TASK, seeds=60, tiny_chars=60)
 

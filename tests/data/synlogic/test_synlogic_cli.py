@@ -304,6 +304,8 @@ def test_the_commands_and_the_code_of_the_page_work_in_order(desk, capsys, monke
             small = small.replace("--tasks all", "--tasks kukurasu,dyck_language")
             assert maypole(small.removeprefix("maypole ")) == 0, command
             commands += 1
-    assert commands == 6
-    assert table(capsys.readouterr().out)["all"][1] == "1.000"
+    assert commands == 10
+    said = capsys.readouterr().out
+    assert table(said)["all"][:3] == ["14", "56", "1.000"]  # of the strong model
+    assert "4 of 4 settings are learnable" in said
     assert scope["reward"]([[{"content": "x"}]], [scope["row"]["data_source"]], [scope["row"]["extra_info"]]) == [0.0]

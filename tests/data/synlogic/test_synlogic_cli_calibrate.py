@@ -68,6 +68,14 @@ def test_what_cannot_be_compared_is_an_error(tmp_path, capsys, change, words, me
     assert message in capsys.readouterr().err
 
 
+def test_as_many_other_records_are_not_the_same_ones(tmp_path, capsys):
+    weak, strong = verdicts(tmp_path / "w.jsonl", WEAK), tmp_path / "s.jsonl"
+    rows = [json.loads(line) for line in (tmp_path / "w.jsonl").read_text().splitlines()]
+    strong.write_text("".join(json.dumps(row | {"index": row["index"] + 8}) + "\n" for row in rows))
+    assert main(["data", "calibrate", "--weak", weak, "--strong", str(strong)]) == 2
+    assert "do not judge the same records" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

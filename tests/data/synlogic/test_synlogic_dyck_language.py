@@ -13,6 +13,7 @@ TASK = DyckLanguage()
 MODES = ("strict", "official")
 
 
+@pytest.mark.slow
 def test_the_protocol_holds():
     check_all(TASK, seeds=30)
 
@@ -87,3 +88,10 @@ def test_what_is_missing_are_exactly_the_closers_so_there_is_one_completion():
             meta = TASK.generate(seed, TASK.levels[level]).meta
             assert meta["full_sequence"] == naive_completion(meta["prefix"])
             assert len(meta["full_sequence"]) % 2 == 0
+
+
+def test_every_wording_asks_for_closing_brackets_only():
+    # `([` could also be completed as `([])()`, which the verifier does not accept.
+    questions = [TASK.generate(seed, TASK.levels["easy"], "english").question for seed in range(60)]
+    told = ("closing brackets only", "Only closing brackets are missing", "opened no others")
+    assert all(any(words in question for words in told) for question in questions)

@@ -12,6 +12,7 @@ from framework.sample import Sample
 TASK = DyckLanguageErrors()
 
 
+@pytest.mark.slow
 def test_the_protocol_holds():
     check_all(TASK, seeds=30)
 

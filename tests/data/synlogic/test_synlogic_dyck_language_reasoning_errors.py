@@ -12,6 +12,7 @@ from framework.sample import Sample
 TASK = DyckLanguageReasoningErrors()
 
 
+@pytest.mark.slow
 def test_the_protocol_holds():
     check_all(TASK, seeds=30)
 
@@ -41,9 +42,11 @@ def naive(sample, text, mode):
         if len(text) > 1 and text[0] == left and text[-1] == right:
             text = text[1:-1].strip()
             break
-    if text.lower().rstrip(".") in ("", "no", "no errors") and text.count(".") < 2:
+    text = text.removesuffix(".")
+    if text.lower() in ("no", "no errors"):
         return not wrong
     parts = [part.strip() for part in text.replace("，", ",").split(",")]
+    parts = [" ".join(part.split()[1:]) if part.lower().startswith("thought ") else part for part in parts]
     return all(part.isdigit() and len(part) < 7 for part in parts) and {int(part) for part in parts} == wrong
 
 
@@ -100,10 +103,12 @@ def published(indices):
 @pytest.mark.parametrize(
     ("indices", "text", "official", "strict"),
     [  # card section 37 and runs of the official verifier
-        ([], "", True, True),
+        ([], "", True, False),  # a response without an answer comes here as ""
+        ([], " ", True, False),
         ([], "There are no errors", True, False),
         ([], "3", False, False),
-        ([], '""', True, True),
+        ([], '""', True, False),
+        ([], "[]", True, False),
         ([], "No errors.", True, True),
         ([], "I do not know", True, False),
         ([], "unclear", False, False),
@@ -113,7 +118,9 @@ def published(indices):
         ([], ",,", True, False),
         ([3], "3", True, True),
         ([3], "[3]", True, True),
-        ([3], "Thought 3", True, False),
+        ([3], "Thought 3", True, True),
+        ([3], "3.", True, True),
+        ([3], "no errors in thoughts 3", True, False),
         ([3], "-3", True, False),
         ([3], "3,3", True, True),
         ([3], "3，", True, False),
@@ -123,6 +130,8 @@ def published(indices):
         ([3], "no errors", False, False),
         ([3, 10], "10, 3", True, True),
         ([3, 10], "3，10", True, True),
+        ([3, 10], "Thoughts 3, 10.", True, True),
+        ([3, 10], "Thought 3, thought 10", True, True),
         ([3, 10], "3 10", False, False),
         ([3, 10], "3\n10", False, False),
         ([310], "3 10", True, False),

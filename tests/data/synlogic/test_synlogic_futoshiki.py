@@ -44,6 +44,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 def test_every_rule_holds_for_this_task():
     check_all(TASK, seeds=2)
 
@@ -116,7 +117,8 @@ def test_perturbed_answers_are_judged_by_the_rules(level, seed, pick):
         ),
         "prose": (f"I get {plain} here", right, right),
         "fence": (f"```\n{plain}\n```", right, right),
-        "lines": (plain.replace(",", ",\n"), None, right),
+        "lines": (plain.replace(",", ",\n "), right, right),
+        "line breaks for commas": (plain.replace(",", "\n"), None, None),
         "words": (plain.replace(",", ",row "), None, right),
         "JSON": (json.dumps(right), None, None),
         "single brackets": (plain[1:-1], None, None),

@@ -23,6 +23,7 @@ def fence(text: str) -> str:
     return f"```python\n{text}\n```"
 
 
+@pytest.mark.slow
 def test_goods_exchange_is_a_task():
     check_all(TASK, seeds=15)
 

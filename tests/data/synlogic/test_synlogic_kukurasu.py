@@ -15,6 +15,7 @@ from framework.sample import Sample
 TASK = Kukurasu()
 
 
+@pytest.mark.slow
 def test_the_protocol_holds():
     check_all(TASK, seeds=6)
 

@@ -16,6 +16,7 @@ from framework.sample import Sample
 TASK = MathPath()
 
 
+@pytest.mark.slow
 def test_the_protocol_holds():
     check_all(TASK, seeds=8)
 
@@ -171,3 +172,16 @@ def test_the_reference_holds_and_fills_the_query():
             assert len(filled) == len(query)
             assert all(q in ("?", f) for f, q in zip(filled, query, strict=True))
             assert python(re.sub("[0-9]+", r"Whole(\g<0>)", filled.replace("=", "==")), {"Whole": Whole})
+
+
+def test_the_prompt_itself_is_no_answer():
+    for level in TASK.levels:
+        for seed in range(100):
+            sample = TASK.generate(seed, TASK.levels[level], "english")
+            assert not TASK.verify(sample, sample.question, "strict"), sample.question
+            assert not TASK.verify(sample, sample.question, "official"), sample.question
+
+
+def test_every_wording_tells_the_sign_of_a_remainder():
+    questions = [TASK.generate(seed, TASK.levels["easy"], "english").question for seed in range(60)]
+    assert all("as in Python" in question or "the sign of the divisor" in question for question in questions)

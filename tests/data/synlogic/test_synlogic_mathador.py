@@ -16,6 +16,7 @@ from framework.sample import Sample
 TASK = Mathador()
 
 
+@pytest.mark.slow
 def test_the_protocol_holds():
     check_all(TASK, seeds=8)
 
@@ -141,3 +142,8 @@ def test_difficulty_counts_the_chains_that_were_tried():
     first = Sample(task=TASK.name, question="", meta={"numbers": [1, 1, 1], "operators": ["+", "-"], "result": 3})
     second = Sample(task=TASK.name, question="", meta={"numbers": [1, 1, 1], "operators": ["+", "-"], "result": 1})
     assert (TASK.difficulty(first), TASK.difficulty(second)) == (1, 2)
+
+
+def test_every_wording_asks_for_no_equals_sign():
+    questions = [TASK.generate(seed, TASK.levels["easy"], "english").question for seed in range(60)]
+    assert all("equals sign" in question for question in questions)

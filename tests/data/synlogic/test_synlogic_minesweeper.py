@@ -59,6 +59,7 @@ def test_verdicts(answer: str, official: bool, strict: bool):
     assert TASK.verify(TWO, answer, "strict") is strict
 
 
+@pytest.mark.slow
 def test_everything_asked_of_a_task():
     check_all(TASK, 6)
 

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from task_checks import LEVELS, check_all
@@ -17,6 +18,7 @@ def verdicts(answer, sample=CARD):
     return TASK.verify(sample, answer, "official"), TASK.verify(sample, answer, "strict")
 
 
+@pytest.mark.slow
 def test_every_shared_claim_holds():
     check_all(TASK, seeds=6)
 

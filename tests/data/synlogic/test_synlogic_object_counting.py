@@ -16,6 +16,7 @@ TASK = ObjectCounting()
 NINETEEN = Sample(task="object_counting", question="", answer="19", meta={})
 
 
+@pytest.mark.slow
 def test_object_counting_is_a_task():
     check_all(TASK, seeds=30)
 

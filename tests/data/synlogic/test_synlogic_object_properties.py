@@ -18,6 +18,7 @@ TASK = ObjectProperties()
 KINDS = {"remake", "split", "dye", "companion", "fresh", "lost", "rework", "trade", "twin", "paint"}
 
 
+@pytest.mark.slow
 def test_object_properties_is_a_task():
     check_all(TASK, seeds=30)
 

@@ -25,6 +25,7 @@ def published(answer):
     return Sample(task="operation", question="", answer=answer)
 
 
+@pytest.mark.slow
 def test_every_shared_claim():
     check_all(TASK, seeds=12, tiny_chars=60)
 
@@ -114,6 +115,7 @@ HOSTILE = (
     "\\boxed{\\sum_{i=1}^{10} i}", "\\boxed{\\int_0^1 x dx}", "\\boxed{\\binom{999999}{4444}}", "\\boxed{\\exp(9999999)}",
     "\\boxed{" + "(" * 40 + "1" + ")" * 40 + "}", "((((((((((((1))))))))))))", "$" * 900, "$1" * 450, "\\boxed{" * 120,
     "\\boxed{" + "a b " * 200 + "}", "\\boxed{" + "1+" * 400 + "1}", "1+" * 400 + "1", "1" * 900, "\\boxed{" + "9" * 900 + "}",
+    "\\boxed{99\\%^{99}}", "$(99\\%+2)^{99}$", "\\boxed{\\left(9\\%\\right)^{9}}", "99%**99", "\\boxed{\\frac{99\\%}{3}^{99}}",
     "1.5 " * 240, "2 ** (9 ** 9)", "\\boxed{\\sqrt[99999999]{2}}", "9" * 100_000, "x" * 100_000, "\\boxed{1}" * 12_000,
     "the final answer is " * 50, "answer: = " * 90 + "1", "e^{999999999}", "\\boxed{10^{-999999999}}", "\\boxed{9^9^9^9}",
 )  # fmt: skip

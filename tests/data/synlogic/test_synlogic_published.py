@@ -81,6 +81,10 @@ def test_a_published_row_is_read_whatever_its_extra_info_is(as_text):
         ("synlogic:math path", "math_path"),
         ("game_of_24", "mathador"),
         ("synlogic_game_of_24", "mathador"),
+        ("bbeh_boolean_expressions", "bbeh_boolean_expressions"),
+        ("bbh/bbh_word_sorting", "bbh_word_sorting"),
+        ("synlogic/arc_agi_2", "arc_agi_2"),
+        ("gpqa-diamond", "gpqa_diamond"),
     ],
 )
 def test_a_data_source_is_brought_to_its_task(given, task):
@@ -89,7 +93,7 @@ def test_a_data_source_is_brought_to_its_task(given, task):
 
 @pytest.mark.parametrize(
     "given",
-    ["kukurazu", "synlogic/kukurazu", "bbeh_boolean_expressions", "bbh/bbh_word_sorting", "bbh/word_sorting", ""],
+    ["kukurazu", "synlogic/kukurazu", "bbh/word_sorting", "kor/cipher", "kor_cipher", ""],
 )
 def test_an_unknown_task_is_an_error_that_names_the_nearest(given):
     with pytest.raises(UserError, match=r"no SynLogic task .* Did you mean") as caught:
@@ -202,3 +206,26 @@ def test_nothing_of_it_imports_jax():
         )
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("metadata", [{"row_sums": 3.5}, {"row_sums": None}])
+def test_metadata_of_another_kind_is_an_error_that_says_so_and_a_reward_of_zero(metadata):
+    data = {**KUKURASU, "metadata": {**KUKURASU["metadata"], **metadata}}
+    with pytest.raises(UserError, match="cannot read the metadata"):
+        judge("kukurasu", data, RIGHT)
+    with pytest.warns(UserWarning, match=r"reward 0\.0: .*cannot read the metadata"):
+        assert compute_score("synlogic/kukurasu", respond(RIGHT), "", {"game_data_str": json.dumps(data)}) == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:reward 0.0")
+@pytest.mark.parametrize("name", list(synlogic.TASKS))
+@pytest.mark.parametrize("junk", [None, [], {}, -1, 3.5, "abc", [None], [[1]], {"a": 1}], ids=str)
+def test_no_broken_metadata_ends_a_run(name, junk):
+    task = synlogic.TASKS[name]
+    data = data_of(task.generate(3, task.levels["tiny"], "english"))
+    answer = respond(task.solve(sample_of(name, data)))
+    for field in data["metadata"]:
+        broken = {**data, "metadata": {**data["metadata"], field: junk}}
+        for mode in ("strict", "official"):
+            score = compute_score(f"synlogic/{name}", answer, "", {"game_data_str": json.dumps(broken)}, mode)
+            assert score in (0.0, 1.0)

@@ -57,6 +57,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 def test_every_rule_holds_for_this_task():
     check_all(TASK, seeds=4)
 

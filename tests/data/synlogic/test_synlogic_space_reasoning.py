@@ -15,6 +15,7 @@ TASK = SpaceReasoning()
 TABLE = Sample(task="space_reasoning", question="", answer="TV stand")  # as in published records
 
 
+@pytest.mark.slow
 def test_every_shared_claim():
     check_all(TASK, seeds=25, tiny_chars=60)
 

@@ -16,6 +16,7 @@ ITEMS = Sample(
 )  # as in published records
 
 
+@pytest.mark.slow
 def test_every_shared_claim():
     check_all(TASK, seeds=15, tiny_chars=60)
 

@@ -23,7 +23,6 @@ from task_checks import (
 from data.synlogic import TASKS, VERIFIERS
 from data.synlogic.boolean_trees import reduction, render, value
 from data.synlogic.dyck_language_errors import first_error
-from data.synlogic.operation_verdicts import agrees
 from framework.sample import Sample
 
 SPINE = (
@@ -88,7 +87,6 @@ def test_hostile_answers_are_rejected_fast(name):
     sample = (
         task.generate(0, task.levels["easy"], "english") if task else Sample(task=name, question="", answer="[[1]]")
     )
-    agrees("\\boxed{2^{3}}", "8")  # imports math-verify, which takes a second, once a process
     for kind in HOSTILE:
         check_hostile(VERIFIERS[name], sample, kind)
 

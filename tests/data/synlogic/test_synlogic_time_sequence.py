@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ def record(longest: int, count: int) -> Sample:
     return Sample(task="time_sequence", question="", answer=f"[{longest}, {count}]", meta=meta)
 
 
+@pytest.mark.slow
 def test_time_sequence_is_a_task():
     check_all(TASK, seeds=25)
 
@@ -70,6 +72,13 @@ def test_truth_values_are_numbers_only_for_the_published_verifier():
     assert TASK.verify(record(0, 0), "[false, false]", "official")
     assert not TASK.verify(record(0, 0), "[false, false]", "strict")
     assert TASK.verify(record(0, 0), "[0, 0]", "strict")
+
+
+@pytest.mark.parametrize("text", ["1" + " " * 19_000, "45" + " " * 9_000 + "," + " " * 9_000])
+def test_a_number_and_many_spaces_are_refused_at_once(text: str):
+    start = time.process_time()
+    assert not TASK.verify(record(45, 3), text)
+    assert time.process_time() - start < 0.05
 
 
 def test_a_record_without_truth_accepts_nothing():

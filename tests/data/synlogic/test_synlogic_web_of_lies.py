@@ -17,6 +17,7 @@ THREE = Sample(task="web_of_lies", question="", answer="yes, no, yes")  # as in 
 CHINESE = Sample(task="web_of_lies", question="", answer="是, 否, 是")
 
 
+@pytest.mark.slow
 def test_every_shared_claim():
     check_all(TASK, seeds=12, tiny_chars=70)
 

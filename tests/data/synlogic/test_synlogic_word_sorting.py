@@ -14,6 +14,7 @@ from framework.sample import Sample
 TASK = WordSorting()
 
 
+@pytest.mark.slow
 def test_the_protocol_holds():
     check_all(TASK, seeds=20)
 

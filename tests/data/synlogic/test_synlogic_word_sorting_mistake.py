@@ -14,6 +14,7 @@ from framework.sample import Sample
 TASK = WordSortingMistake()
 
 
+@pytest.mark.slow
 def test_the_protocol_holds():
     check_all(TASK, seeds=15)
 

@@ -72,6 +72,7 @@ def test_verdicts(reference: str, answer: str, official: bool, strict: bool):
     assert TASK.verify(sample, answer, "strict") is strict
 
 
+@pytest.mark.slow
 def test_everything_asked_of_a_task():
     check_all(TASK, 3)
 
