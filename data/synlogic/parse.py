@@ -35,7 +35,8 @@ _MAX_DIGITS = 300  # of one number
 _MAX_VALUES = 2_500  # of a literal: a grid of 30 x 30 cells counts 930, and Python needs up to 15 microseconds for each
 
 _PYTHON_FENCE = re.compile(r"```python(.*?)```", re.DOTALL)
-_QUOTED = re.compile(r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"")
+# Possessive, and a quote that is never closed is found once and not again from each of its characters.
+_QUOTED = re.compile(r"'(?:[^'\\\n]++|\\.)*+('?)|\"(?:[^\"\\\n]++|\\.)*+(\"?)")
 _COMMENT = re.compile(r"#[^\n]*")
 # What may stand outside of quoted texts and comments. Names other than these are code, not data. Atomic and possessive: a long
 # number can be cut into numbers in exponentially many ways, and all of them would be tried for a text that is none.
@@ -133,7 +134,8 @@ def literal(text: str) -> Any:
         LiteralError: anything else, and texts too long, too deep or with numbers too long to be an answer.
     """
     text = text.strip()
-    bare = _COMMENT.sub("", _QUOTED.sub("''", text))
+    # A quote that is never closed stays one quote, which no literal may have.
+    bare = _COMMENT.sub("", _QUOTED.sub(lambda found: "''" if found[1] or found[2] else "'", text))
     tokens = bare.replace("''", "")
     if too_long(text) or "\0" in text or _TOKENS.fullmatch(tokens) is None or _too_deep(tokens):
         raise LiteralError("not a literal")

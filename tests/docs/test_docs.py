@@ -26,7 +26,8 @@ def test_the_readme_shows_the_example_file_as_it_is():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_relative_link_leads_somewhere(page):
-    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", prose)
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert not missing
 
@@ -62,7 +63,9 @@ def desk(tmp_path, monkeypatch):
     for block in [*blocks(GUIDE, "python"), *blocks(MODELS, "python")]:
         if named := re.match(r"# (\w+\.py)\n", block):
             (tmp_path / named[1]).write_text(block)
-    (tmp_path / "questions.jsonl").write_text(blocks(GUIDE, "json")[0] * 100)
+    rows = [json.loads(line) for line in blocks(GUIDE, "json")[0].splitlines()]
+    many = [row | {"question": f"{row['question']} ({i})"} for i in range(100) for row in rows]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many))
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])  # loading a config appends its folder
@@ -74,7 +77,7 @@ class Understood(Exception):
     """A command was read to its end, and would now start to work."""
 
 
-SHOWN = (README, GUIDE, MODELS, SCALE, GENERATION, SERVE)
+SHOWN = (README, GUIDE, MODELS, SCALE, GENERATION, SERVE, ROOT / "docs/synlogic.md")
 
 
 @pytest.mark.parametrize("command", dict.fromkeys(c for page in SHOWN for c in commands(page)))

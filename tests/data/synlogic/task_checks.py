@@ -38,6 +38,8 @@ HOSTILE = {
     "numbers, then prose": "[" + ", ".join("1" * 40) + "] done",
     "floats": "[[" + "86.0, " * 100 + "].0,]]",
     "fenced floats": "```python\n[[" + "86.0, " * 100 + "].0,]]\n```",
+    "escaped quotes": '\\"' * 9_900,
+    "escaped quotes in braces": "```python\n{" + '\\"' * 9_900 + "}\n```",
     "power": BOMB,
     "fenced power": f"```python\n{BOMB}\n```",
     "boxed power": f"[[{BOMB}=1]]",
