@@ -58,6 +58,7 @@ _ENGLISH = (
 )
 
 Region = Mapping[str, Any]  # "cells": ["(r,c)", ...] from 1, "target", "operator"
+_MAX_SIZE = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,8 @@ class Calcudoko:
         if parse.too_long(answer):
             return False
         n = sample.meta.get("grid_size", 4)
+        if n > _MAX_SIZE:  # broken metadata: rows would be filled up to this size
+            return False
         square = (
             _official_square(answer, n) if mode == "official" else latin.read_short(answer) or _strict_square(answer)
         )

@@ -190,3 +190,9 @@ def test_cages_without_a_solution_are_an_error_of_the_oracle():
         TASK.solve(Sample(task="calcudoko", question="", meta={"grid_size": 2, "regions": regions}))
     with pytest.raises(ValueError, match="larger than"):
         TASK.solve(Sample(task="calcudoko", question="", meta={"grid_size": 9, "regions": regions}))
+
+
+@pytest.mark.parametrize("mode", ["official", "strict"])
+def test_a_grid_size_without_sense_costs_nothing(mode):
+    sample = Sample(task="calcudoko", question="", meta={"grid_size": 10**30, "regions": []})
+    assert not Calcudoko().verify(sample, "[[1 2,2 1]]", mode)
