@@ -1,6 +1,7 @@
 """Mistakes get one clear message, and nothing that was there is lost."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -61,7 +62,8 @@ def test_a_file_of_ones_own_is_told_what_is_wrong_with_it(lab, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MINE.format(change=change))
     (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "mine.jsonl").write_text('{"question": "1 + 1 =", "answer": 2}\n' * 20)
+    lines = [json.dumps({"question": f"1 + {i} =", "answer": 1 + i}) + "\n" for i in range(20)]
+    (tmp_path / "mine.jsonl").write_text("".join(lines))
     assert lab.command("run", "mine.py", "--name", "bad") == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "runs/bad").exists()
