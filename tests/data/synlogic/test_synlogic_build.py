@@ -28,7 +28,7 @@ from framework.sample import Sample
 ROOT = Path(__file__).resolve().parents[3]
 TASKS = ("dyck_language", "kukurasu", "word_sorting")
 CONFIG = BuildConfig(tasks=TASKS, levels=("easy", "normal"), n=300, validation=5, seed=3, formats=("parquet", "jsonl"))
-STOPPED = BuildConfig(tasks=("math_path", "kukurasu"), levels=("normal",), n=400, seed=1)
+STOPPED = BuildConfig(tasks=("math_path", "kukurasu"), levels=("normal",), n=1600, seed=1)
 
 
 def here():
@@ -125,7 +125,7 @@ def test_workers_do_not_import_jax(tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
 def test_a_build_that_was_stopped_ends_with_the_bytes_of_one_that_was_not(whole, tmp_path, how):
-    words = ["--tasks", "math_path,kukurasu", "--level", "normal", "--n", "400", "--seed", "1", "--workers"]
+    words = ["--tasks", "math_path,kukurasu", "--level", "normal", "--n", "1600", "--seed", "1", "--workers"]
     command = [sys.executable, "-m", "framework.cli", "data", "synlogic", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     out = tmp_path / "out"
