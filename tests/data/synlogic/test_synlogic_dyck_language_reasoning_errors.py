@@ -43,7 +43,7 @@ def naive(sample, text, mode):
             text = text[1:-1].strip()
             break
     text = text.removesuffix(".")
-    if text.lower() in ("no", "no errors"):
+    if text.lower() in ("no", "no error", "no errors"):
         return not wrong
     parts = [part.strip() for part in text.replace("，", ",").split(",")]
     parts = [" ".join(part.split()[1:]) if part.lower().startswith("thought ") else part for part in parts]
