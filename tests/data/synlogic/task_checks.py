@@ -4,12 +4,21 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import os
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 from data.synlogic.base import Task
+
+THOROUGH = bool(os.environ.get("THOROUGH"))  # set by `make test-slow`
+
+
+def examples(count: int) -> int:
+    """Examples of a hypothesis test: an eighth, and 20 at least, unless the slow tests run."""
+    return count if THOROUGH else min(count, max(count // 8, 20))
+
 
 LEVELS = ("tiny", "easy", "normal", "hard")
 BOMB = "10**10**10"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic.arc_agi import ArcAgi, ArcAgiParams, read_arc
 from data.synlogic.arc_agi_rules import library, rules_that_agree
@@ -106,7 +106,7 @@ TEXTS: dict[str, tuple[Callable[[Rows], str], bool, bool]] = {
 }
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=examples(200), deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 100),
     change=st.sampled_from(sorted(CHANGES)),

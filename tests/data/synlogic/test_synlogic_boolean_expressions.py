@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synlogic_perturbations import FORMS
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic.boolean_expressions import BooleanExpressions
 from framework.sample import Sample
@@ -66,7 +66,7 @@ EDITS = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(0, 30), st.sampled_from(LEVELS), st.sampled_from([*EDITS]), st.sampled_from([*FORMS]), st.integers(0, 7)
 )

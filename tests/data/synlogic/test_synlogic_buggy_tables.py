@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.buggy_tables import BuggyTables
 from data.synlogic.buggy_tables_bugs import BUGS
@@ -121,7 +121,7 @@ def plain_verdict(text: str, truth: str, strict: bool) -> bool:
     return not (strict and part)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(seed=st.integers(0, 10_000), level=st.sampled_from(("tiny", "easy")))
 def test_every_kind_of_change_is_judged_as_the_rule_says(seed: int, level: str):
     sample = TASK.generate(seed, TASK.levels[level], "english")

@@ -8,7 +8,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 from test_synlogic_skyscraper_puzzle import ALL_SQUARES, grid_perturbations
 
 from data.synlogic.calcudoko import Calcudoko, CalcudokoParams
@@ -122,7 +122,7 @@ def official_reading(grid: list, n: int) -> list:
     return (rows + [[1] * n] * n)[:n]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.sampled_from(["tiny", "easy", "normal"]), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_perturbed_answers_are_judged_by_the_rules(level, seed, pick):
     sample = TASK.generate(seed, TASK.levels[level], "english")

@@ -5,7 +5,7 @@ import string
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.cipher import LEVELS, Cipher
 from data.synlogic.cipher_rules import CODES, LETTERS, TRANSPOSITIONS, decrypt, encrypt, short_rule
@@ -191,7 +191,7 @@ WRITING = {
 }
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     st.integers(0, 300), st.sampled_from(list(LEVELS)), st.sampled_from(list(CONTENT)), st.sampled_from(list(WRITING))
 )

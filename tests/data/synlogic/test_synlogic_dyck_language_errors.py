@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synlogic_perturbations import FORMS
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic.dyck_language_errors import DyckLanguageErrors
 from framework.sample import Sample
@@ -63,7 +63,7 @@ EDITS = {
 }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.integers(0, 50),
     st.sampled_from(LEVELS),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synlogic_perturbations import FORMS
-from task_checks import HOSTILE, HOSTILE_S
+from task_checks import HOSTILE, HOSTILE_S, examples
 
 from data.synlogic.evaluation import EVALUATION
 from framework.sample import Sample
@@ -156,7 +156,7 @@ QUOTES = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.sampled_from(QUOTES), max_size=12).map("".join), st.sampled_from([*FORMS]))
 def test_bbeh_takes_a_quoted_text_only_if_python_reads_that_text(text, form):
     text = FORMS[form](text)

@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 from test_synlogic_skyscraper_puzzle import ALL_SQUARES, grid_perturbations
 
 from data.synlogic.futoshiki import Futoshiki, FutoshikiParams
@@ -101,7 +101,7 @@ def written(grid: list) -> str:
     return "[[" + ",".join(" ".join(map(str, row)) for row in grid) + "]]"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.sampled_from(["tiny", "easy", "normal"]), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_perturbed_answers_are_judged_by_the_rules(level, seed, pick):
     sample = TASK.generate(seed, TASK.levels[level], "english")

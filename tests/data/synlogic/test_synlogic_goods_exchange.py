@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.goods_exchange import GoodsExchange, GoodsExchangeParams
 from framework.sample import Sample
@@ -144,7 +144,7 @@ def plain_verdict(text: str, truth: Pairs) -> bool:
     return lower(list(pairs)) == lower(truth)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(seed=st.integers(0, 10_000), level=st.sampled_from(("tiny", "easy")))
 def test_every_kind_of_change_is_judged_as_the_rule_says(seed: int, level: str):
     sample = TASK.generate(seed, TASK.levels[level], "english")

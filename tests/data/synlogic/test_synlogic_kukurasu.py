@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synlogic_perturbations import FORMS
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic.kukurasu import Kukurasu
 from framework.sample import Sample
@@ -83,7 +83,7 @@ WRITERS = {
 }
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     st.integers(0, 20),
     st.sampled_from(LEVELS[:3]),

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic import regions
 from data.synlogic.norinori import Norinori
@@ -149,7 +149,7 @@ ANSWERS = [pairs_of(TASK.solve(sample)) for sample in SAMPLES]
     st.sampled_from(sorted(FORMS)),
     st.integers(0, 2**32),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_changed_answer_is_judged_as_the_rules_say(at, kind, form, seed):
     grid = SAMPLES[at].meta["region_grid"]
     pairs = CELLS[kind](list(ANSWERS[at]), random.Random(seed).randrange(len(ANSWERS[at])), len(grid))

@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic.number_wall import NumberWall
 from framework.sample import Sample
@@ -210,7 +210,7 @@ GRIDS = [grid_of(sample) for sample in SAMPLES]
 
 
 @given(st.integers(0, len(SAMPLES) - 1), st.sampled_from(KINDS), st.integers(0, 2**32))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_changed_answer_is_judged_as_the_rules_say(at, kind, seed):
     grid, answer = changed(kind, GRIDS[at], random.Random(seed))
     given = SAMPLES[at].meta["grid"]

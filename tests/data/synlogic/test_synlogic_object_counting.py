@@ -6,7 +6,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.object_counting import ObjectCounting
 from data.synlogic.object_names import CATEGORIES, PLURALS
@@ -108,7 +108,7 @@ def plain_verdict(text: str, truth: int, strict: bool) -> bool:
     return re.fullmatch(r"[+-]?\d+", inside) is not None and int(inside) == truth
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seed=st.integers(0, 10_000), level=st.sampled_from(("tiny", "easy")))
 def test_every_kind_of_change_is_judged_as_the_rule_says(seed: int, level: str):
     sample = TASK.generate(seed, TASK.levels[level], "english")

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 from test_synlogic_object_counting import PERTURBATIONS, VERDICTS, plain_verdict
 
 from data.synlogic.object_properties import ObjectProperties, ObjectPropertiesParams
@@ -31,7 +31,7 @@ def test_verdict(answer: str, official: bool, strict: bool):
     assert TASK.verify(sample, answer, "strict") is strict
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seed=st.integers(0, 10_000), level=st.sampled_from(("tiny", "easy")))
 def test_every_kind_of_change_is_judged_as_the_rule_says(seed: int, level: str):
     sample = TASK.generate(seed, TASK.levels[level], "english")

@@ -11,7 +11,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.operation import LEVELS, Operation
 from data.synlogic.operation_formulas import FormulaError, evaluate, tokens
@@ -157,7 +157,7 @@ FORMULAS = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(FORMULAS)
 def test_formulas_without_new_operators_are_read_as_python_does(formula):
     try:
@@ -290,7 +290,7 @@ WRITING = {
 }  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(st.integers(0, 80), st.sampled_from(["easy", "normal"]), st.sampled_from(KINDS), st.sampled_from(list(WRITING)))
 def test_perturbed_answers_are_judged_right(seed, level, kind, writing):
     sample = TASK.generate(seed, LEVELS[level], "english")

@@ -6,6 +6,7 @@ import warnings
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from task_checks import examples
 
 from data.synlogic.arithmetic import ExpressionError
 from data.synlogic.python_value import python_value
@@ -39,7 +40,7 @@ def python(text):
         return ExpressionError
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=9)
     .map("".join)

@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic import latin
 from data.synlogic.skyscraper_puzzle import SkyscraperPuzzle, SkyscraperPuzzleParams
@@ -132,7 +132,7 @@ def grid_perturbations(right: list[list[int]], pick: int) -> dict[str, list]:
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.sampled_from(["tiny", "easy", "normal"]), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_perturbed_answers_are_judged_by_the_rules(level, seed, pick):
     sample = TASK.generate(seed, TASK.levels[level], "english")

@@ -6,7 +6,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.space_reasoning import LEVELS, SHAPES, SpaceReasoning, _distance, _path, inside
 from framework.sample import Sample
@@ -174,7 +174,7 @@ WRITING = {
 }
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     st.integers(0, 60),
     st.sampled_from(["easy", "normal"]),

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic import regions
 from data.synlogic.star_placement_puzzle import StarPlacementParams, StarPlacementPuzzle
@@ -212,7 +212,7 @@ STARS = [TASK.solve(Sample(task="", question="", meta={**sample.meta, "form": "c
 
 
 @given(st.integers(0, len(SAMPLES) - 1), st.sampled_from(KINDS), st.integers(0, 2**32))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_changed_answer_is_judged_as_the_rules_say(at, kind, seed):
     sample = SAMPLES[at]
     grid, k = sample.meta["region_grid"], sample.meta["k"]

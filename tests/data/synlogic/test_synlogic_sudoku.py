@@ -8,7 +8,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.sudoku import Sudoku, SudokuParams
 from framework.sample import Sample
@@ -133,7 +133,7 @@ def perturbations(puzzle: list, right: list[list[int]], pick: int) -> dict[str, 
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.sampled_from(["tiny", "easy", "normal"]), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_perturbed_answers_are_judged_by_the_rules(level, seed, pick):
     sample = TASK.generate(seed, TASK.levels[level], "english")

@@ -6,7 +6,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.survo import Survo, SurvoParams
 from framework.sample import Sample
@@ -158,7 +158,7 @@ def perturbations(meta: dict, right: list[list[int]], pick: int) -> dict[str, tu
     return texts
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.sampled_from(["tiny", "easy", "normal"]), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_perturbed_answers_are_judged_by_the_rules(level, seed, pick):
     sample = TASK.generate(seed, TASK.levels[level], "english")

@@ -18,6 +18,7 @@ from task_checks import (
     check_oracles,
     check_tiny,
     digest,
+    examples,
 )
 
 from data.synlogic import TASKS, VERIFIERS
@@ -108,7 +109,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.sampled_from(SAMPLES), st.text() | st.lists(PIECES, max_size=40).map("".join))
 def test_verify_returns_a_bool_for_any_text(sample, text):
     for mode in ("strict", "official"):

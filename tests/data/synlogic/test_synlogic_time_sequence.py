@@ -7,7 +7,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.time_sequence import TimeSequence
 from framework.sample import Sample
@@ -138,7 +138,7 @@ def plain_verdict(text: str, truth: list[int], strict: bool) -> bool:
     return values[:2] == truth
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seed=st.integers(0, 10_000), level=st.sampled_from(("tiny", "easy")))
 def test_every_kind_of_change_is_judged_as_the_rule_says(seed: int, level: str):
     sample = TASK.generate(seed, TASK.levels[level], "english")

@@ -6,7 +6,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import check_all
+from task_checks import check_all, examples
 
 from data.synlogic.web_of_lies import LEVELS, WebOfLies
 from data.synlogic.web_of_lies_worlds import deductions, settled, truth
@@ -166,7 +166,7 @@ WRITING = {
 }
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(
     st.integers(0, 60),
     st.sampled_from(["tiny", "easy"]),

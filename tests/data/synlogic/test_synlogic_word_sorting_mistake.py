@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synlogic_perturbations import FORMS
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic.word_sorting_mistake import WordSortingMistake
 from framework.sample import Sample
@@ -72,7 +72,7 @@ EDITS = {
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(0, 60),
     st.sampled_from(LEVELS),

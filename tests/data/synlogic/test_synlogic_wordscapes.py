@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic.words import WORDS
 from data.synlogic.wordscapes import Wordscapes
@@ -145,7 +145,7 @@ TEXTS: dict[str, tuple[Callable[[Rows], str], bool, bool]] = {
 }
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=examples(200), deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 300),
     level=st.sampled_from(("tiny", "easy")),

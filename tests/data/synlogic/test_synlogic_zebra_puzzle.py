@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_checks import LEVELS, check_all
+from task_checks import LEVELS, check_all, examples
 
 from data.synlogic.zebra_puzzle import ZebraPuzzle, read_zebra
 from data.synlogic.zebra_puzzle_logic import random_clues, solve
@@ -121,7 +121,7 @@ def put(table: Table, i: int, j: int, value: object) -> Table:
     return {**table, "rows": lines}
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=examples(200), deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 100),
     change=st.sampled_from(sorted(CHANGES)),
