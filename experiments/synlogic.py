@@ -125,7 +125,7 @@ smoke_hacking = dataclasses.replace(
 paper = dataclasses.replace(
     tiny,
     name="synlogic_paper",
-    # The sizes of Qwen2.5-7B. Not planned to the end yet: maypole plan synlogic:paper --topology v5p:4x4x4
+    # The sizes of Qwen2.5-7B, so that it can be planned anywhere: maypole plan synlogic:paper --topology v5p:4x4x4 --quick
     # To train it: model=Pretrained(path=..., scan=True, remat="full", dtype="bfloat16") and tokenizer=HFTokenizer(path=...)
     # with the folder of the checkpoint.
     model=dataclasses.replace(QWEN25_7B, scan=True, remat="full", dtype="bfloat16"),
