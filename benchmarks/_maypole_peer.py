@@ -17,13 +17,16 @@ import numpy as np  # noqa: E402
 from framework.batch import TokenBatch  # noqa: E402
 from framework.mesh import MeshConfig, jit_on  # noqa: E402
 from framework.optimizer import AdamW  # noqa: E402
+from models import quant  # noqa: E402
 from models.decoder import DecoderConfig  # noqa: E402
 from rl.model_setup import ModelSetup  # noqa: E402
 from rl.supervised import token_step  # noqa: E402
 
 sizes = job()
 fields = ("vocab_size", "dim", "mlp_dim", "layers", "heads", "kv_heads", "head_dim")
-setup = ModelSetup(MeshConfig().build(), DecoderConfig(**{f: sizes[f] for f in fields}), jax.random.key(0))
+rule = getattr(quant, sizes["quant"]) if "quant" in sizes else None  # benchmarks/quartet_step.py
+config = DecoderConfig(**{f: sizes[f] for f in fields})
+setup = ModelSetup(MeshConfig().build(), config, jax.random.key(0), quant=rule)
 tx = AdamW(lr=1e-4).build()
 trained, frozen = setup.init()
 state = setup.new_state(trained, tx)

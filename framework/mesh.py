@@ -194,7 +194,7 @@ def _mesh_axes(logical: str | None) -> tuple[str, ...]:
     return () if axes is None else (axes,) if isinstance(axes, str) else tuple(axes)
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Number of parts the rows of a batch are split into."""
     return math.prod(mesh.shape[axis] for axis in _mesh_axes("batch"))
 

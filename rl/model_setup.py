@@ -14,6 +14,7 @@ from framework.mesh import abstract_tree, shard_tree
 from framework.state import EMA, TrainState
 from models.decoder import Decoder, DecoderConfig, Pretrained
 from models.lora import LoRALinear, merge_lora
+from models.quant import Quantised, QuartetLinear, quantise, unquantise
 from models.trainable import Freeze, Trainable, split_params
 
 __all__ = ["ModelSetup"]
@@ -29,6 +30,8 @@ class ModelSetup:
     """Of random weights and new adapters."""
     trainable: Trainable = Freeze()
     ema: EMA | None = None
+    quant: Quantised | None = None
+    """Linear layers that are quantised in training."""
 
     @functools.cached_property
     def config(self) -> DecoderConfig:
@@ -38,9 +41,10 @@ class ModelSetup:
     @functools.cached_property
     def _abstract(self) -> tuple[Any, nnx.State, nnx.State]:
         def build() -> nnx.Module:
-            return self.trainable.prepare(self.config.build(jax.random.key(0)), jax.random.key(0))
+            return self._prepared(self.config.build(jax.random.key(0)), jax.random.key(0))
 
-        return split_params(nnx.eval_shape(build), self.trainable)
+        with jax.set_mesh(self.mesh):  # layers that are quantised must keep groups whole on it
+            return split_params(nnx.eval_shape(build), self.trainable)
 
     @property
     def graphdef(self) -> Any:
@@ -53,7 +57,7 @@ class ModelSetup:
         shardings = shard_tree(self.mesh, trained), shard_tree(self.mesh, frozen)
 
         def split(model: nnx.Module, key: jax.Array) -> tuple[nnx.State, nnx.State]:
-            _, trained, frozen = split_params(self.trainable.prepare(model, key), self.trainable)
+            _, trained, frozen = split_params(self._prepared(model, key), self.trainable)
             return trained, frozen
 
         if not isinstance(self.source, Pretrained):
@@ -69,6 +73,12 @@ class ModelSetup:
 
         # Donated: the weights pass through, and a second copy of a large model would not fit.
         return jax.jit(read, out_shardings=shardings, donate_argnums=0)(self.source.load(self.mesh), self.key)
+
+    def _prepared(self, model: nnx.Module, key: jax.Array) -> nnx.Module:
+        """The model with adapters or quantised layers put in."""
+        if self.quant is not None:
+            model = quantise(model, self.quant, jax.random.fold_in(key, 1))
+        return self.trainable.prepare(model, key)
 
     def new_state(self, trained: nnx.State, tx: optax.GradientTransformation) -> TrainState:
         """A state before its first update. The weights are copied: the state is donated step by step, `trained` stay."""
@@ -95,7 +105,9 @@ class ModelSetup:
         return nnx.merge_state(trained, frozen)
 
     def plain(self, trained: nnx.State, frozen: nnx.State) -> Decoder:
-        """The whole model, adapters merged into their matrices: what is exported."""
+        """The whole model, adapters merged into their matrices and nothing quantised: what is exported."""
         model = nnx.merge(self.graphdef, trained, frozen)
-        adapted = any(isinstance(part, LoRALinear) for _, part in nnx.iter_modules(model))
-        return merge_lora(model) if adapted else model
+        parts = [part for _, part in nnx.iter_modules(model)]
+        if any(isinstance(part, QuartetLinear) for part in parts):
+            model = unquantise(model)
+        return merge_lora(model) if any(isinstance(part, LoRALinear) for part in parts) else model

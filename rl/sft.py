@@ -25,8 +25,11 @@ from framework.report import Section
 from framework.rundata import RunData
 from framework.rundir import RunDir, StageDir
 from framework.state import EMA
+from kernels_pallas.mxfp4 import GROUP
 from models.decoder import DecoderConfig, Pretrained
 from models.hf_tokenizer import HFTokenizer
+from models.lora import LoRA
+from models.quant import Quantised
 from models.tokenizer import ByteTokenizer, LanguageTokenizer
 from models.trainable import Freeze, Trainable
 from rl.model_setup import ModelSetup
@@ -71,6 +74,8 @@ class SFT:
     """Conversations: `data.chats.Chats`, or a config of your own with the same `build`."""
     trainable: Trainable = Freeze()
     """What is trained: everything (the default), `models.lora.LoRA`, `Freeze` or `TrainOnly`."""
+    quant: Quantised | None = None
+    """Layers trained in 4 bits, for example `models.quant.QUARTET`; None: none. Not with adapters."""
     rows: int = 16
     """Rows a batch."""
     length: int = 512
@@ -129,6 +134,18 @@ class SFT:
             self.ema.validate()
         if isinstance(self.model, DecoderConfig):
             self.model.validate()
+        if self.quant is not None:
+            self.quant.validate()
+            if isinstance(self.trainable, LoRA):
+                raise UserError(
+                    "quant and trainable=LoRA are set, but adapters stand beside frozen matrices, which need no gradient. Use "
+                    "quant=None, or trainable=Freeze() to train the matrices in 4 bits."
+                )
+            if self.rows // self.microbatches * self.length % GROUP:
+                raise UserError(
+                    f"rows={self.rows} in microbatches={self.microbatches} parts of length={self.length} tokens cannot be cut into "
+                    f"groups of {GROUP} tokens, as quant asks. Use length={-(-self.length // GROUP) * GROUP}."
+                )
 
     def build(self, mesh: Mesh | None = None) -> ModelSetup:
         """The model on its mesh, with what is trained of it."""
@@ -147,7 +164,7 @@ class SFT:
                 f"length={self.length} cannot be split over mesh.context={context} devices. "
                 f"Use length={-(-self.length // context) * context}."
             )
-        return ModelSetup(mesh, self.model, jax.random.fold_in(jax.random.key(self.seed), 1), self.trainable, self.ema)
+        return ModelSetup(mesh, self.model, jax.random.fold_in(jax.random.key(self.seed), 1), self.trainable, self.ema, self.quant)
 
     def build_tokenizer(self, model: DecoderConfig) -> LanguageTokenizer:
         """The tokenizer, once it is clear that the model has a row for every id."""

@@ -10,6 +10,7 @@ from flax import nnx
 from framework.batch import TokenBatch
 from framework.state import TrainState
 from kernels_pallas.cross_entropy import cross_entropy
+from models.quant import at_step
 from rl.batch import PolicyBatch, response_logprobs
 from rl.masked import masked_mean
 
@@ -47,18 +48,18 @@ def token_step(
     count = jnp.sum(batch.mask)
     weights = batch.mask / jnp.maximum(count, 1.0)
 
-    def loss(params: Any, part: tuple[TokenBatch, jax.Array]) -> jax.Array:
-        return token_loss(nnx.merge(graphdef, params, frozen), *part)
+    def loss(params: Any, part: tuple[TokenBatch, jax.Array], number: jax.Array | int) -> jax.Array:
+        return token_loss(nnx.merge(graphdef, params, at_step(frozen, state.step, number)), *part)
 
     if microbatches == 1:
-        total, grads = jax.value_and_grad(loss)(state.params, (batch, weights))
+        total, grads = jax.value_and_grad(loss)(state.params, (batch, weights), 0)
     else:
         # Interleaved, [M, B / M, ...]: every part has rows of every device.
         split = lambda x: x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731 - a name for a shape
-        add = lambda total, part: (jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(state.params, part)), None)  # noqa: E731
+        add = lambda total, part: (jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(state.params, *part)), None)  # noqa: E731
         # In float32 whatever the parameters are kept in: a sum of bfloat16 would lose the last parts.
         zeros = (jnp.zeros(()), jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), state.params))
-        (total, grads), _ = jax.lax.scan(add, zeros, jax.tree.map(split, (batch, weights)))
+        (total, grads), _ = jax.lax.scan(add, zeros, (jax.tree.map(split, (batch, weights)), jnp.arange(microbatches)))
         grads = jax.tree.map(lambda grad, x: grad.astype(x.dtype), grads, state.params)
     state, norms = state.apply(grads, tx)
     return state, {"loss/total": total, "batch/tokens": count} | norms
