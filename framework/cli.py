@@ -58,6 +58,11 @@ COMMANDS = {
         "export_command",
         "a native folder or a run to a Hugging Face checkpoint:  maypole export SRC OUT",
     ),
+    "quantise": (
+        "framework.cli_models",
+        "quantise_command",
+        "a checkpoint's matrices in 4 bits:  maypole quantise MODEL OUT --format mxfp4",
+    ),
     "plan": (
         "framework.cli_plan",
         "plan_command",

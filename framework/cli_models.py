@@ -1,6 +1,7 @@
-"""`maypole import` and `maypole export`: checkpoints in Hugging Face format to ours and back."""
+"""`maypole import`, `maypole export` and `maypole quantise`: checkpoints in Hugging Face format to ours, back, and in 4 bits."""
 
 import argparse
+import contextlib
 import importlib
 import sys
 import time
@@ -15,7 +16,7 @@ from framework.errors import UserError
 from framework.experiment import Exportable
 from framework.rundir import RunDir
 
-__all__ = ["export_command", "import_command"]
+__all__ = ["export_command", "import_command", "quantise_command"]
 
 _BAR_FROM = 200_000_000  # bytes; smaller ones are done before a bar can be read
 
@@ -66,6 +67,10 @@ def export_command(argv: Sequence[str]) -> int:
     shard_size = parse_bytes(options.shard_size, "--shard-size")
     check_folder(options.out, "OUT")
     native = (options.source / "model.json").is_file()
+    if (options.source / "quantized.json").is_file():
+        raise UserError(
+            f"{options.source} is quantised, and other programs do not read its layout. Export the model it was made of."
+        )
     if native and options.stage is not None:
         raise UserError(f"{options.source} is a native folder and has no stages. Leave --stage out.")
     if not native and any((options.source / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
@@ -113,6 +118,75 @@ def _export_run(
     return 0
 
 
+def quantise_command(argv: Sequence[str]) -> int:
+    """Hugging Face or native folder -> folder of a quantised model."""
+    parser = argparse.ArgumentParser(
+        prog="maypole quantise",
+        description="Write a checkpoint with the matrices of its blocks in 4 bits, which maypole generate --model OUT and maypole "
+        "serve --model OUT take; print its perplexity on a text before and after, and keep it in OUT/quantized.json.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "source", metavar="MODEL", help="a folder in Hugging Face or native format, or the id of a downloaded model"
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write; must not exist, or be empty")
+    parser.add_argument(
+        "--format",
+        choices=("mxfp4", "nvfp4"),
+        default="mxfp4",
+        help="mxfp4: 4.25 bits a weight, groups of 32 share a power of two (default); nvfp4: 4.5 bits, groups of 16 share an "
+        "8-bit float",
+    )
+    parser.add_argument(
+        "--rotate", action="store_true", help="turn each group by a Hadamard transform first, which spreads outliers"
+    )
+    parser.add_argument(
+        "--activations",
+        action="store_true",
+        help="round what is multiplied with the weights to the same format too, each token on its own",
+    )
+    parser.add_argument(
+        "--text",
+        type=Path,
+        metavar="FILE",
+        help="a text in UTF-8 to measure perplexity on, one the model has not seen (default: sources of Python's library)",
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=8192, help="tokens of it to read; 0 measures nothing (default: 8192)"
+    )
+    parser.add_argument("--window", type=int, default=512, help="tokens that are read together (default: 512)")
+    options = parser.parse_args(argv)
+    check_folder(options.out, "OUT")
+    if options.tokens < 0 or options.tokens == 1:
+        raise UserError(
+            f"--tokens {options.tokens} leaves nothing to predict. Use 0 for no measurement, or 2 and more."
+        )
+    if options.window < 2:
+        raise UserError(f"--window {options.window} leaves nothing to predict. Use 2 tokens or more, such as 512.")
+    print(f"maypole quantise {options.source} -> {options.out}, {options.format}", flush=True)
+    _prepare()
+    ptq = importlib.import_module("models.ptq")
+    began = time.monotonic()
+    with contextlib.ExitStack() as bars:
+
+        def bar(name: str) -> Callable[[int, int], None]:
+            bars.close()  # the one before
+            return bars.enter_context(_Bar(name))
+
+        config = ptq.quantise_folder(
+            options.source,
+            options.out,
+            ptq.PTQ(format=options.format, rotate=options.rotate, activations=options.activations),
+            text=options.text,
+            tokens=options.tokens,
+            window=options.window,
+            progress=bar,
+            say=lambda line: print(line, flush=True),
+        )
+    _done(config, options.out, began)
+    return 0
+
+
 def _prepare() -> None:
     from framework.cli_run import prepare_jax
 
@@ -135,7 +209,8 @@ def _done(config: Any, out: Path, began: float) -> None:
 class _Bar:
     """A progress bar on stderr for a checkpoint that takes a while."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "weights") -> None:
+        self._name = name
         self._bar: Any = None
         self._task: Any = None
 
@@ -155,6 +230,6 @@ class _Bar:
 
             columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=Console(stderr=True))
-            self._task = self._bar.add_task("weights", total=total)
+            self._task = self._bar.add_task(self._name, total=total)
             self._bar.start()
         self._bar.update(self._task, completed=done)

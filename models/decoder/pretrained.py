@@ -14,7 +14,10 @@ from models.decoder.hf import load_hf
 from models.decoder.hf_config import config_from_hf
 from models.decoder.native import MODEL_JSON, load_native, native_config
 
-__all__ = ["Pretrained"]
+__all__ = ["QUANTIZED_JSON", "Pretrained"]
+
+QUANTIZED_JSON = "quantized.json"
+"""In the folder of a quantised model, which `maypole quantise` writes."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -24,7 +27,8 @@ class Pretrained:
     """Llama, Mistral, Qwen2 / Qwen2.5 or Qwen3 from a checkpoint in Hugging Face or native format."""
 
     path: str
-    """A folder with config.json and safetensors, one made by `maypole import`, or the hub id of a model that was downloaded."""
+    """A folder with config.json and safetensors, one made by `maypole import`, or the hub id of a model that was downloaded; to
+    generate only, also one made by `maypole quantise`."""
     scan: bool = False
     """One stacked array for all layers, compiled once (quick to compile); False: layers unrolled (quicker to run)."""
     remat: Remat = "none"
@@ -69,6 +73,15 @@ class Pretrained:
     def load(self, mesh: Mesh | None = None) -> nnx.State:
         """The weights, as `nnx.split(model)[1]` of the built config has them, split over `mesh` (None: on the first device)."""
         folder, config = self.folder(), self.config()
+        if (folder / QUANTIZED_JSON).is_file():
+            if mesh is not None:
+                raise UserError(
+                    f"{folder} holds quantised weights, which cannot be trained. Use the model it was made of. To generate on a "
+                    "mesh: Engine(models.ptq.open_packed(folder, mesh=mesh), config, mesh=mesh)."
+                )
+            from models._ptq_files import load_packed  # it reads folders by this module
+
+            return load_packed(folder, config)
         if (folder / MODEL_JSON).is_file():
             return load_native(folder, config, mesh=mesh)
         return load_hf(folder, config, mesh=mesh)
