@@ -28,6 +28,8 @@ LARGEST = 6.0
 
 Ties = Literal["even", "down"]
 
+_ONE, _FOUR = 0x3F800000, 0x40800000  # the bits of 1.0 and 4.0
+
 
 def round_nearest(z: jax.Array, ties: Ties) -> jax.Array:
     """Magnitude code [...] int32 of |z| given as z >= 0 [...] float32; more than 6 saturates.
@@ -50,8 +52,9 @@ def round_to_steps(z: jax.Array, rounding: str, u: jax.Array | None = None) -> t
 
     All of it is exact: gaps are powers of two, and what is subtracted is a multiple of the last bit. Without saturation.
     """
-    gap = jnp.where(z < 2, 0.5, jnp.where(z < 4, 1.0, 2.0))
-    t = z * jnp.where(z < 2, 2.0, jnp.where(z < 4, 1.0, 0.5))
+    # Half of the power of two at or below z, within 1 and 4; its inverse by the exponent too.
+    bits = (jnp.clip(as_bits(z), _ONE, _FOUR) & 0x7F800000) - (1 << 23)
+    gap, t = as_float(bits), z * as_float((254 << 23) - bits)
     if rounding == "even":  # an even number of gaps is an even code
         return jax.lax.round(t, jax.lax.RoundingMethod.TO_NEAREST_EVEN), gap
     if rounding == "down":

@@ -164,7 +164,9 @@ class SFT:
                 f"length={self.length} cannot be split over mesh.context={context} devices. "
                 f"Use length={-(-self.length // context) * context}."
             )
-        return ModelSetup(mesh, self.model, jax.random.fold_in(jax.random.key(self.seed), 1), self.trainable, self.ema, self.quant)
+        return ModelSetup(
+            mesh, self.model, jax.random.fold_in(jax.random.key(self.seed), 1), self.trainable, self.ema, self.quant
+        )
 
     def build_tokenizer(self, model: DecoderConfig) -> LanguageTokenizer:
         """The tokenizer, once it is clear that the model has a row for every id."""
