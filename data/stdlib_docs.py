@@ -11,31 +11,18 @@ to learn from in minutes, without a download. Versions of Python differ in a few
 import ast
 import dataclasses
 import functools
-import os
 import re
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data.conversations import Conversation, Conversations
+from data.stdlib_files import stdlib_modules
 from data.synlogic.base import stable_int
 from framework.errors import UserError
 
 __all__ = ["StdlibDocs"]
 
-# Tests, bundled packages and old copies: no library, or not of this Python.
-_LEFT_OUT = {
-    "test",
-    "tests",
-    "idlelib",
-    "idle_test",
-    "lib2to3",
-    "distutils",
-    "turtledemo",
-    "ensurepip",
-    "site-packages",
-    "dist-packages",
-}
 _SENTENCE = re.compile(r".*?[.!?](?=\s|$)")
 _FEWEST = 500  # a whole library has ten times as many; fewer is a system without its sources
 
@@ -104,7 +91,7 @@ class StdlibDocs:
 def _documented(root: Path) -> tuple[tuple[str, str, str], ...]:
     """(name with parameters, first sentence of the docstring, file:line), in the order of the files' names."""
     found: list[tuple[str, str, str]] = []
-    for path in _sources(root):
+    for path in stdlib_modules(root):
         inside = path.relative_to(root)
         try:
             tree = ast.parse(path.read_bytes())
@@ -119,15 +106,6 @@ def _documented(root: Path) -> tuple[tuple[str, str, str], ...]:
                 call = f"{name}({', '.join(_parameters(node))})"
                 found.append((call, sentence[0] if sentence else first, f"{path}:{node.lineno}"))
     return tuple(found)
-
-
-def _sources(root: Path) -> list[Path]:
-    """The modules under `root`. Folders left out are not entered: installed packages may have very many files."""
-    found: list[Path] = []
-    for folder, inner, files in os.walk(root):
-        inner[:] = [name for name in inner if name not in _LEFT_OUT]
-        found += [Path(folder, name) for name in files if name.endswith(".py")]
-    return sorted(found)
 
 
 def _functions(

@@ -4,19 +4,19 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from framework.config_text import diff_json, to_json
 from framework.errors import UserError
-from framework.experiment import Claim
+from framework.experiment import Claim, Experiment
 from framework.rundata import RunData, StageData, load_run
 from framework.rundir import RunDir, write_atomic
-from rl.grpo import GRPO
 
 __all__ = [
     "NOT_MEASURED",
+    "Arms",
     "claim_rows",
     "first_value",
     "follow",
@@ -40,7 +40,21 @@ Measured = Mapping[str, Mapping[str, Mapping[str, float | None]]]
 _T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # two-sided 95 % Student t for n seeds
 
 
-def open_run(path: Path, config: GRPO, source: str, overrides: Sequence[str] = ()) -> RunDir:
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Arms(Experiment, Protocol):
+    """An experiment whose stages are arms."""
+
+    @property
+    def arms(self) -> Sequence[_Named]:
+        """In the order of the report."""
+        ...
+
+
+def open_run(path: Path, config: Arms, source: str, overrides: Sequence[str] = ()) -> RunDir:
     """A new run folder, or the one that is there if it was started with this config. Raises UserError otherwise."""
     started = (path / "config.json").is_file()
     run = RunDir.open(path) if started else RunDir.create(path, config, source, overrides)
@@ -52,7 +66,7 @@ def open_run(path: Path, config: GRPO, source: str, overrides: Sequence[str] = (
     return run
 
 
-def run_to_end(run: RunDir, config: GRPO) -> RunData:
+def run_to_end(run: RunDir, config: Arms) -> RunData:
     """Start or continue a run; what is finished is not trained again."""
     with run.lock():
         config.run(run)
