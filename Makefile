@@ -12,9 +12,9 @@ demo: $(VENV)/.core  ## install, then train the three arms of the entropy experi
 test: $(VENV)/.dev lint  ## lint, types, layering, and every test that is not marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-slow: $(VENV)/.dev  ## the tests marked slow, then those that draw examples, with more of them
-	$(BIN)/python -m pytest -m slow
-	THOROUGH=1 $(BIN)/python -m pytest -n 2 -m "hypothesis and not slow" tests/data/synlogic
+test-slow: $(VENV)/.dev  ## the tests marked slow; of the tasks also those that draw examples, with more of them
+	$(BIN)/python -m pytest -m slow --ignore tests/data/synlogic
+	THOROUGH=1 $(BIN)/python -m pytest -n 2 -m "slow or hypothesis" tests/data/synlogic
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
