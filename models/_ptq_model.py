@@ -245,7 +245,7 @@ def _check_sizes(linears: list[tuple[str, Linear]], config: PTQ) -> None:
     other = PTQ(format="nvfp4")
     fits = all(size % other.group == 0 for size in uneven.values())
     fix = (
-        f"Use format={other.format!r}, with groups of {other.group}"
+        f"Use format={other.format!r} (--format {other.format}), with groups of {other.group}"
         if fits and config.format != other.format
         else (f"Only models whose layers have multiples of {other.group} inputs can be quantised")
     )

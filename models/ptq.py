@@ -24,6 +24,7 @@ import numpy as np
 from flax import nnx
 
 from framework.errors import UserError
+from framework.rundir import RUN_FILES
 from models._ptq_files import Progress, load_packed, open_packed, save_packed, stored_ptq
 from models._ptq_model import (
     PTQ,
@@ -130,6 +131,11 @@ def quantise_folder(
     """
     ptq.validate()
     folder = Pretrained(path=source).folder()
+    if all((folder / name).is_file() for name in RUN_FILES):
+        raise UserError(
+            f"{folder} is a run, whose checkpoints hold more than a model. Export it first, and quantise that: "
+            f"maypole export {folder} EXPORTED, then maypole quantise EXPORTED {out}"
+        )
     if (folder / QUANTIZED_JSON).is_file():
         raise UserError(
             f"{folder} is quantised already, to {stored_ptq(folder).format}. Quantise the model that it was made of."

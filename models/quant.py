@@ -114,7 +114,9 @@ class QuartetLinear(nnx.Module):
     def plain(self) -> Linear:
         """The layer without quantisation, of the same variables."""
         sizes, logical = self.kernel.shape[-2:], self.kernel.get_metadata()["logical"][-2:]
-        linear = nnx.eval_shape(lambda: Linear(nnx.Rngs(0), *sizes, logical=logical))  # no arrays, they are replaced
+        bias = self.bias is not None
+        # No arrays, they are replaced.
+        linear = nnx.eval_shape(lambda: Linear(nnx.Rngs(0), *sizes, logical=logical, bias=bias))
         linear.kernel, linear.bias = self.kernel, self.bias
         return linear
 

@@ -1,7 +1,8 @@
 """The arithmetic of one Quartet layer: a product with a rule of its own for the gradient (arXiv:2505.14669 v4, algorithm 1).
 
 Letters: T tokens, I in, O out, H the Hadamard matrix of 32. Operands are multiplied as the exact values of their 4-bit numbers, in
-bfloat16 (which holds them) where the hardware is quick at it, and in float32 on a CPU.
+bfloat16 (which holds them) where the hardware is quick at it, and in float32 on a CPU. A product with an operand that is not
+quantised is made in the type of that operand. Second derivatives mean nothing: rounding has none.
 """
 
 import functools
@@ -52,7 +53,7 @@ def _forward(x: jax.Array, kernel: jax.Array, key: jax.Array, rule: "Quantised",
     tokens, weights = x.reshape(-1, x.shape[-1]), kernel.T  # [T, I], [O, I]
     q = rule.forward
     if q is None:
-        y, kept = dot32(_multiplied(tokens), _multiplied(weights), _LAST), (tokens, weights)
+        y, kept = dot32(tokens, weights.astype(x.dtype), _LAST), (tokens, weights)  # as a plain layer
     else:
         rotated = [_rotated(operand, None, rule) for operand in (tokens, weights)]
         parts = [fused.quantize(operand, q) for operand in rotated]
@@ -68,23 +69,21 @@ def _forward(x: jax.Array, kernel: jax.Array, key: jax.Array, rule: "Quantised",
 def _backward(rule: "Quantised", salt: int, saved, dy: jax.Array):
     kept, key, like = saved
     dy2 = dy.reshape(-1, dy.shape[-1])  # [T, O]
-    if rule.forward is None:
-        x, w = kept
-    else:
-        x, w = (part.values() * rule.forward.gain for part in kept)
+    x, w = kept if rule.forward is None else (part.values() for part in kept)
+    gain = 1.0 if rule.forward is None else rule.forward.gain
     if rule.backward is None:
-        g = dy2.astype(jnp.float32)
-        dx = dot32(_multiplied(g), _multiplied(w), ((1,), (0,)))  # over O: [T, I]
-        dw = dot32(_multiplied(g), _multiplied(x), ((0,), (0,)))  # over T: [O, I]
+        # In the type of dy, of which nothing is lost; 4-bit numbers without their gain are exact in it.
+        dx = dot32(dy2, w.astype(dy.dtype), ((1,), (0,))) * gain  # over O: [T, I]
+        dw = dot32(dy2, x.astype(dy.dtype), ((0,), (0,))) * gain  # over T: [O, I]
     else:
         check_tokens(dy.shape)
-        draw = _Draw(key, salt, rule)
+        draw, x, w = _Draw(key, salt, rule), x * gain, w * gain
         dx = _product(dy2, w.T, draw, rule.backward, "dy along out", "w")  # over O: [T, I]
         dw = _product(dy2.T, x.T, draw, rule.backward, "dy along tokens", "x")  # over T: [O, I]
     if rule.forward is not None:
         # The mask belongs to the rotated operand, so it comes before the rotation back.
         dx, dw = (_unrotated(part.masked(d), rule) for d, part in zip((dx, dw), kept, strict=True))
-    return dx.astype(like[0].dtype).reshape(*dy.shape[:-1], -1), dw.T.astype(like[1].dtype), None
+    return dx.astype(like[0].dtype).reshape(*dy.shape[:-1], dx.shape[-1]), dw.T.astype(like[1].dtype), None
 
 
 _project.defvjp(_forward, _backward)
@@ -137,8 +136,9 @@ def check_tokens(shape: tuple[int, ...]) -> None:
     """Refuse a batch [..., O] whose tokens cannot be cut into groups of 32, on each device of the current mesh."""
     tokens = math.prod(shape[:-1])
     if tokens % GROUP:
+        batch = f"{' x '.join(map(str, shape[:-1]))} = {tokens} tokens" if len(shape) > 2 else f"{tokens} token(s)"
         raise UserError(
-            f"A batch of {' x '.join(map(str, shape[:-1]))} = {tokens} tokens cannot be cut into groups of {GROUP}, which share a "
+            f"A batch of {batch} cannot be cut into groups of {GROUP}, which share a "
             f"scale in the gradient of a quantised matrix. Use rows and lengths whose product {GROUP} divides, such as a length of "
             f"{-(-shape[-2] // GROUP) * GROUP if len(shape) > 1 else GROUP}."
         )

@@ -30,6 +30,7 @@ from models.decoder import DecoderConfig, Pretrained
 from models.hf_tokenizer import HFTokenizer
 from models.lora import LoRA
 from models.quant import Quantised
+from models.quartet import check_tokens
 from models.tokenizer import ByteTokenizer, LanguageTokenizer
 from models.trainable import Freeze, Trainable
 from rl.model_setup import ModelSetup
@@ -141,7 +142,7 @@ class SFT:
                     "quant and trainable=LoRA are set, but adapters stand beside frozen matrices, which need no gradient. Use "
                     "quant=None, or trainable=Freeze() to train the matrices in 4 bits."
                 )
-            if self.rows // self.microbatches * self.length % GROUP:
+            if self.quant.backward is not None and self.rows // self.microbatches * self.length % GROUP:
                 raise UserError(
                     f"rows={self.rows} in microbatches={self.microbatches} parts of length={self.length} tokens cannot be cut into "
                     f"groups of {GROUP} tokens, as quant asks. Use length={-(-self.length // GROUP) * GROUP}."
@@ -164,6 +165,9 @@ class SFT:
                 f"length={self.length} cannot be split over mesh.context={context} devices. "
                 f"Use length={-(-self.length // context) * context}."
             )
+        if self.quant is not None and self.quant.backward is not None:
+            with jax.set_mesh(mesh):  # now, not when the first step is traced
+                check_tokens((self.rows // self.microbatches, self.length, GROUP))
         return ModelSetup(
             mesh, self.model, jax.random.fold_in(jax.random.key(self.seed), 1), self.trainable, self.ema, self.quant
         )

@@ -52,14 +52,15 @@ class Kept(NamedTuple):
     def values(self) -> jax.Array:
         """float32 [..., K], element times scale."""
         group = jnp.concatenate([self.codes & 15, self.codes >> 4], axis=-1)
-        return values(group.reshape(*self.scales.shape[:-1], -1), self.scales)
+        *leading, groups = self.scales.shape
+        return values(group.reshape(*leading, groups * GROUP), self.scales)
 
     def masked(self, x: jax.Array) -> jax.Array:
-        """x [..., K] with zeros where an element saturated."""
+        """x [..., K] with zeros where an element saturated; what is not finite becomes NaN there, so that it stays visible."""
         if self.mask is None:
             return x
         bits = (self.mask[..., None, :] >> _BITS) & 1
-        return jnp.where(bits.reshape(x.shape) == 1, x, 0.0)
+        return x * bits.reshape(x.shape).astype(x.dtype)
 
 
 def quantize(x: jax.Array, q: Quantizer, u: jax.Array | None = None) -> Quantized:

@@ -20,6 +20,7 @@ from framework.errors import UserError
 from framework.inference import Engine, EngineConfig, Request
 from framework.inference.source import open_checkpoint
 from framework.mesh import MeshConfig, shard_tree
+from framework.rundir import RUN_FILES
 from kernels_pallas import mxfp4, nvfp4
 from kernels_pallas.hadamard import hadamard
 from models.decoder import DecoderConfig, Pretrained, save_hf
@@ -366,7 +367,9 @@ def test_what_cannot_be_quantised_says_why(model, packed_of, made):
     odd = DecoderConfig(vocab_size=32, dim=64, layers=1, heads=2, kv_heads=2, head_dim=32, mlp_dim=48).build(
         jax.random.key(0)
     )
-    with pytest.raises(UserError, match=r"down_proj has 48 inputs.*groups of 32.*\(1 of 7 layers.*Use format='nvfp4'"):
+    with pytest.raises(
+        UserError, match=r"down_proj has 48 inputs.*groups of 32.*\(1 of 7 layers.*Use format='nvfp4' \(--format"
+    ):
         quantize_model(odd, PTQ())
     quantize_model(odd, PTQ(format="nvfp4"))
     odder = DecoderConfig(vocab_size=32, dim=24, layers=1, heads=2, kv_heads=2, head_dim=12, mlp_dim=32).build(
@@ -386,7 +389,14 @@ def test_mistakes_on_the_command_line_say_what_to_type_and_write_nothing(folder,
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (bare / file).unlink(missing_ok=True)
     out = str(tmp_path / "out")
+    (tmp_path / "run").mkdir()
+    for file in RUN_FILES:
+        (tmp_path / "run" / file).write_text("{}")
     for words, message in (
+        (
+            [str(tmp_path / "run"), out],
+            f"Export it first, and quantise that: maypole export {tmp_path / 'run'} EXPORTED",
+        ),
         ([str(made["nvfp4"]), out], "is quantised already, to nvfp4. Quantise the model that it was made of"),
         ([str(tmp_path / "none/at/all"), out], "is not there. Give the folder of a checkpoint"),
         ([str(folder), str(made["mxfp4"])], "already exists and is not empty"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from experiments.sft import smoke
 from framework.batch import TokenBatch
 from framework.errors import UserError
 from framework.inference import Engine, EngineConfig, Request
@@ -18,7 +19,17 @@ from framework.optimizer import SGD
 from models.decoder import DecoderConfig
 from models.linear import Linear
 from models.lora import LoRA, add_lora
-from models.quant import NAIVE, QUARTET, QUARTET_SR, QuantKey, QuartetLinear, at_step, quantise, unquantise
+from models.quant import (
+    FORWARD_ONLY,
+    NAIVE,
+    QUARTET,
+    QUARTET_SR,
+    QuantKey,
+    QuartetLinear,
+    at_step,
+    quantise,
+    unquantise,
+)
 from models.trainable import parameter_names
 from rl.model_setup import ModelSetup
 from rl.supervised import token_step
@@ -64,6 +75,16 @@ def test_every_projection_of_every_block_is_replaced_and_names_stay():
     hidden = [jax.jit(lambda m, t: m(t, jnp.arange(32)[None])[0])(m, tokens) for m in (model, plain, quantised)]
     np.testing.assert_array_equal(hidden[0], hidden[1])
     assert 0.05 < np.abs(hidden[2] - hidden[0]).mean() < 1.0
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_a_model_with_biases_becomes_plain_again(scan):
+    """Qwen2 has them: what is exported of a run is the plain model."""
+    model = dataclasses.replace(TINY, qkv_bias=True, scan=scan).build(jax.random.key(0))
+    plain = unquantise(quantise(model, QUARTET, jax.random.key(1)))
+    assert jax.tree.structure(nnx.state(plain)) == jax.tree.structure(nnx.state(model))
+    for got, want in zip(jax.tree.leaves(nnx.state(plain)), jax.tree.leaves(nnx.state(model)), strict=True):
+        assert got is want
 
 
 def test_only_the_targets_are_replaced():
@@ -201,3 +222,18 @@ def test_adapters_and_quantised_layers_are_not_mixed():
         quantise(adapted, QUARTET, jax.random.key(1))
     with pytest.raises(UserError, match="adapters or quantised layers already"):
         quantise(quantise(model, QUARTET, jax.random.key(1)), QUARTET, jax.random.key(1))
+
+
+def test_a_run_says_before_it_starts_which_batches_cut_groups_of_tokens():
+    run = dataclasses.replace(smoke, quant=QUARTET, rows=8, length=48, model=TINY)
+    run.build()  # 384 tokens on one device
+    over = dataclasses.replace(run, mesh=MeshConfig(data=8))
+    with pytest.raises(UserError, match=r"8 x 48 tokens over 8 x 1 devices leaves 48 tokens.*Use a length that 32"):
+        over.build()
+    dataclasses.replace(over, quant=FORWARD_ONLY).build()  # groups along tokens are those of the backward pass
+    cut = dataclasses.replace(run, rows=2, length=20)
+    with pytest.raises(UserError, match=r"length=20 tokens cannot be cut into groups of 32.*Use length=32"):
+        cut.validate()
+    dataclasses.replace(cut, quant=FORWARD_ONLY).validate()
+    with pytest.raises(UserError, match="quant and trainable=LoRA are set"):
+        dataclasses.replace(run, trainable=LoRA(rank=2)).validate()

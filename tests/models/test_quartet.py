@@ -227,3 +227,47 @@ def test_a_nan_stays_visible():
     y = quartet_project(x, kernel, jax.random.key(0), QUARTET, 0)
     assert np.isnan(y[3]).all()
     assert np.isfinite(np.delete(np.asarray(y), 3, axis=0)).all()
+
+
+def test_a_nan_stays_visible_in_the_gradient_of_its_own_group():
+    """No element of such a group counts as saturated, which would put zeros in the place of NaN."""
+    x, kernel = jnp.ones((32, 64)).at[3, 40].set(jnp.nan), jnp.ones((64, 32))
+    dx, dkernel = jax.grad(
+        lambda x, k: jnp.sum(quartet_project(x, k, jax.random.key(0), QUARTET, 0) ** 2), argnums=(0, 1)
+    )(x, kernel)
+    assert np.isnan(dx[3]).all()
+    assert np.isnan(dkernel[32:]).all()
+
+
+@pytest.mark.parametrize("rule", [QUARTET, QUARTET_SR, FORWARD_ONLY, BACKWARD_ONLY])
+def test_a_batch_without_tokens_has_a_gradient_of_zeros(rule):
+    x, kernel = jnp.zeros((0, 32, 64)), jnp.ones((64, 96))
+    project = lambda x, k: quartet_project(x, k, jax.random.key(0), rule, 0)  # noqa: E731
+    y, vjp = jax.vjp(project, x, kernel)
+    dx, dkernel = vjp(y)
+    chex.assert_shape([y, dx, dkernel], [(0, 32, 96), x.shape, kernel.shape])
+    assert not dkernel.any()
+
+
+def test_operands_that_are_not_quantised_are_not_rounded_to_bfloat16_on_an_accelerator(monkeypatch, request):
+    def forget():
+        quartet._forward.clear_cache()
+        quartet._backward.clear_cache()
+
+    request.addfinalizer(forget)
+    forget()
+    monkeypatch.setattr(quartet, "platform", lambda: "gpu")
+    x, kernel, dy = (jax.random.normal(jax.random.key(i), (32, 32)) for i in range(3))
+    y, *_ = layer(x, kernel.T, dy, BACKWARD_ONLY, jax.random.key(0))
+    np.testing.assert_allclose(y, x @ kernel, atol=1e-5)  # sums of 32 terms of about 1; bfloat16 is off by 1e-2
+    on_gpu = layer(x, kernel.T, dy, FORWARD_ONLY, jax.random.key(0))
+    monkeypatch.undo()
+    forget()
+    for got, want in zip(on_gpu, layer(x, kernel.T, dy, FORWARD_ONLY, jax.random.key(0)), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_single_token_is_named_in_the_refusal():
+    kernel = jnp.ones((32, 32))
+    with pytest.raises(UserError, match=r"A batch of 1 token\(s\) cannot be cut"):
+        jax.grad(lambda x: quartet_project(x, kernel, jax.random.key(0), QUARTET, 0).sum())(jnp.ones(32))
