@@ -65,7 +65,7 @@ def generate(model, prompts, out, *words) -> int:
 
 
 def read(file) -> list[dict]:
-    return [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in Path(file).open(encoding="utf-8")]
 
 
 SAMPLING = ("--samples", 2, "--max-tokens", 20, "--temperature", 0.8, "--top-k", 50, "--seed", 3)
