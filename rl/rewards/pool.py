@@ -12,6 +12,7 @@ import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
 from framework.errors import UserError
+from framework.interrupts import interrupts_held
 from framework.sample import Sample
 from rl.rewards import worker
 from rl.rewards.shipping import SpawnWithoutMain, call_problem, pickle_function
@@ -179,7 +180,8 @@ class RewardPool:
         watchdog_s = self.timeout_s + _GRACE_S if len(pairs) > 1 else None
         limit_s = (self.timeout_s + _GRACE_S) * max(1, len(pairs))
         payload = cloudpickle.dumps(pairs, protocol=pickle.HIGHEST_PROTOCOL)
-        return self._pool.schedule(worker.run_chunk, args=(payload, self.timeout_s, watchdog_s), timeout=limit_s)
+        with interrupts_held():  # the first one starts the workers
+            return self._pool.schedule(worker.run_chunk, args=(payload, self.timeout_s, watchdog_s), timeout=limit_s)
 
     def _result(self, future: Future[Any]) -> list[Reply]:
         # When pebble gives up, tasks it had not yet sent are never answered: look in on it while waiting.

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
+from framework.interrupts import ignore_interrupts
+
 __all__ = ["Reply", "run_chunk", "start"]
 
 Reply = tuple[Literal["ok", "error", "timeout"], float, str]  # kind, reward, message
@@ -38,6 +40,7 @@ def start(payload: bytes) -> None:
     """Runs once in a new worker. `payload` is the pickled reward function."""
     # Pebble's own handler is Python code, which a function stuck in C never lets run; the default action always works.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ignore_interrupts()
     os.environ["JAX_PLATFORMS"] = "cpu"  # a reward that uses jax must not take the accelerator from the trainer
     _never_exit_silently()
     try:

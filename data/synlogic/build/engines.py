@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Generator, Iterable
 from types import ModuleType
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import pebble
 
 from data.synlogic.build.shard import ShardJob, make_shard
 from framework.errors import UserError
+from framework.interrupts import ignore_interrupts, interrupts_held
 
 __all__ = ["Engine", "EngineName", "make_in_processes", "make_on_ray", "open_engine"]
 
@@ -42,13 +42,14 @@ def _make_here(jobs: Iterable[ShardJob]) -> Made:
 def make_in_processes(jobs: Iterable[ShardJob], workers: int) -> Made:
     """Processes that import the generators and nothing else, jax in particular."""
     context: Any = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    pool = pebble.ProcessPool(max_workers=workers, context=context, initializer=_ignore_interrupts)
+    pool = pebble.ProcessPool(max_workers=workers, context=context, initializer=ignore_interrupts)
     todo = iter(jobs)
     running: dict[concurrent.futures.Future[bytes], ShardJob] = {}
     try:
         while True:
             while len(running) < workers * _AHEAD and (job := next(todo, None)) is not None:
-                running[pool.schedule(make_shard, args=[job])] = job
+                with interrupts_held():  # the first one starts the workers
+                    running[pool.schedule(make_shard, args=[job])] = job
             if not running:
                 break
             done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -59,10 +60,6 @@ def make_in_processes(jobs: Iterable[ShardJob], workers: int) -> Made:
     finally:
         pool.stop()  # also what is under way when this is stopped by Ctrl-C
         pool.join()
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends its workers
 
 
 def _result(future: "concurrent.futures.Future[bytes]", job: ShardJob) -> bytes:
