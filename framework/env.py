@@ -25,7 +25,7 @@ def describe_env(*, devices: bool = False, repo: Path | None = None) -> dict[str
         "memory_gib": _memory_gib(),
         "devices": _devices() if devices or "jax" in sys.modules else None,
         "git": _git(repo or Path(__file__).resolve().parent),
-        "command": list(sys.argv),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],  # results are published, folders of a machine are not
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
