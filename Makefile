@@ -12,8 +12,10 @@ demo: $(VENV)/.core  ## install, then train the three arms of the entropy experi
 test: $(VENV)/.dev lint  ## lint, types, layering, and every test that is not marked slow
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
+APART := tests/data/synlogic tests/kernels_pallas tests/models tests/rl
 test-slow: $(VENV)/.dev  ## the tests marked slow; of the tasks also those that draw examples, with more of them
-	$(BIN)/python -m pytest -m slow --ignore tests/data/synlogic
+	$(BIN)/python -m pytest -m slow $(APART:%=--ignore %)
+	$(BIN)/python -m pytest -n 2 -m slow tests/kernels_pallas tests/models tests/rl
 	THOROUGH=1 $(BIN)/python -m pytest -n 2 -m "slow or hypothesis" tests/data/synlogic
 
 lint: $(VENV)/.dev
