@@ -31,6 +31,25 @@ Ties = Literal["even", "down"]
 _ONE, _FOUR = 0x3F800000, 0x40800000  # the bits of 1.0 and 4.0
 
 
+def check(x: jax.Array, group: int, rounding: str, u: jax.Array | None) -> None:
+    """Raises ValueError for x [..., K] that cannot be quantised in groups, and for noise u that is missing, idle or misshapen."""
+    if x.ndim < 1 or x.shape[-1] % group:
+        raise ValueError(
+            f"x {list(x.shape)} cannot be cut into groups of {group} along its last dimension: rows would be mixed. "
+            f"Pad it with zeros to a multiple of {group}."
+        )
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x has type {x.dtype}; give float32 or bfloat16.")
+    if (u is None) == (rounding == "stochastic"):
+        raise ValueError(
+            "Stochastic rounding needs u, a uniform number in [0, 1) for each element: u=jax.random.uniform(key, x.shape)."
+            if u is None
+            else f"rounding={rounding!r} does not use u. Leave it out, or use rounding='stochastic'."
+        )
+    if u is not None and u.shape != x.shape:
+        raise ValueError(f"u {list(u.shape)} must have the shape of x {list(x.shape)}.")
+
+
 def round_nearest(z: jax.Array, ties: Ties) -> jax.Array:
     """Magnitude code [...] int32 of |z| given as z >= 0 [...] float32; more than 6 saturates.
 

@@ -153,18 +153,4 @@ def _use_kernel(impl: str, op: str, *arrays: jax.Array) -> bool:
 
 def _check(x: jax.Array, q: Quantizer, u: jax.Array | None) -> None:
     q.validate()
-    if x.ndim < 1 or x.shape[-1] % GROUP:
-        raise ValueError(
-            f"x {list(x.shape)} cannot be cut into groups of {GROUP} along its last dimension: rows would be mixed. "
-            f"Pad it with zeros to a multiple of {GROUP}."
-        )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"x has type {x.dtype}; give float32 or bfloat16.")
-    if (u is None) == (q.rounding == "stochastic"):
-        raise ValueError(
-            "Stochastic rounding needs u, a uniform number in [0, 1) for each element: u=jax.random.uniform(key, x.shape)."
-            if u is None
-            else f"rounding={q.rounding!r} does not use u. Leave it out, or use rounding='stochastic'."
-        )
-    if u is not None and u.shape != x.shape:
-        raise ValueError(f"u {list(u.shape)} must have the shape of x {list(x.shape)}.")
+    e2m1.check(x, GROUP, q.rounding, u)

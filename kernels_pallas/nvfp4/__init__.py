@@ -118,23 +118,9 @@ def _use_kernel(impl: str, op: str, x: jax.Array) -> bool:
 
 def _check(x: jax.Array, rounding: str, scale: jax.Array | None, u: jax.Array | None) -> jax.Array:
     """The scale to use. Raises ValueError for what does not fit together."""
-    if x.ndim < 1 or x.shape[-1] % GROUP:
-        raise ValueError(
-            f"x {list(x.shape)} cannot be cut into groups of {GROUP} along its last dimension: rows would be mixed. "
-            f"Pad it with zeros to a multiple of {GROUP}."
-        )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"x has type {x.dtype}; give float32 or bfloat16.")
     if rounding not in get_args(Rounding):
         raise ValueError(f"rounding={rounding!r} is not known. Use {' or '.join(map(repr, get_args(Rounding)))}.")
-    if (u is None) == (rounding == "stochastic"):
-        raise ValueError(
-            "Stochastic rounding needs u, a uniform number in [0, 1) for each element: u=jax.random.uniform(key, x.shape)."
-            if u is None
-            else f"rounding={rounding!r} does not use u. Leave it out, or use rounding='stochastic'."
-        )
-    if u is not None and u.shape != x.shape:
-        raise ValueError(f"u {list(u.shape)} must have the shape of x {list(x.shape)}.")
+    e2m1.check(x, GROUP, rounding, u)
     if scale is None:
         return reference.tensor_scale(x)
     scale = jnp.asarray(scale, jnp.float32)
