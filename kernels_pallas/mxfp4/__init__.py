@@ -12,7 +12,6 @@ import dataclasses
 from typing import Literal, get_args
 
 import jax
-import jax.numpy as jnp
 
 from framework.errors import UserError
 from kernels_pallas import e2m1
