@@ -34,16 +34,15 @@ from experiments._quartet_law import (
     parameter_saving,
     published_fits,
 )
+from experiments._quartet_page import page
+from experiments._quartet_ptq import losses_after_training
 from experiments._quartet_quantisers import measure_gradients, measure_quantisers
 from experiments._quartet_report import fit_grid, gap, grid_points, grid_section
 from experiments._quartet_training import QuartetTraining
 from experiments._results import (
-    claim_rows,
     follow,
     judge,
-    mean_cell,
     means,
-    measured_with,
     open_run,
     replace_results,
     run_to_end,
@@ -53,8 +52,9 @@ from experiments._results import (
 from framework.experiment import Claim
 from framework.report import write_report
 from framework.rundata import RunData, StageData
+from framework.rundir import RunDir
 
-__all__ = ["collect", "law_measures", "page", "reproduce_claims", "update_page"]
+__all__ = ["collect", "law_measures", "reproduce_claims", "update_page"]
 
 SEEDS = (0, 1, 2)
 RESULTS = Path(__file__).parent / "results" / "quartet.json"
@@ -80,7 +80,11 @@ def reproduce_claims(
         run = open_run(out / f"seed-{seed}", seeded, "quartet:tiny", (f"--seed={seed}",))
         runs[seed] = run_to_end(run, seeded)
     grid_run = run_to_end(open_run(out / "grid", grid, "quartet:grid"), grid)
-    measured = collect(runs, grid_run, claims, [arm.name for arm in config.arms])
+    after = {
+        seed: losses_after_training(dataclasses.replace(config, seed=seed), RunDir.open(run.path))
+        for seed, run in runs.items()
+    }
+    measured = collect(runs, grid_run, claims, [arm.name for arm in config.arms], after)
     write_results(results, measured)
     follow(PAGE, page(measured), results=results, published=RESULTS, seeds=seeds, published_seeds=SEEDS)
     shown = list(runs.values())  # last: a mistake in a plot must not cost the numbers
@@ -90,9 +94,16 @@ def reproduce_claims(
 
 
 def collect(
-    runs: Mapping[int, RunData], grid_run: RunData, claims: Sequence[Claim], arms: Sequence[str]
+    runs: Mapping[int, RunData],
+    grid_run: RunData,
+    claims: Sequence[Claim],
+    arms: Sequence[str],
+    after: Mapping[int, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """Everything measured, as JSON types: by arm and seed, intervals over seeds, and each claim about the arms that were run."""
+    """Everything measured, as JSON types: by arm and seed, intervals over seeds, and each claim about the arms that were run.
+
+    `after`: by seed, what `losses_after_training` found.
+    """
     trained = {
         arm: {str(seed): _measure(run.stage(arm), run.stage(arms[0])) for seed, run in runs.items()} for arm in arms
     }
@@ -107,7 +118,12 @@ def collect(
         name: {str(seed): dataclasses.asdict(found[name]) for seed, found in biases.items()}
         for name in next(iter(biases.values()))
     }
-    judged = {**trained, **quantisers, **gradients, "law": {str(seed): law for seed in runs}}
+    ways = dict.fromkeys(name for losses in after.values() for name in losses)
+    rounded = {
+        way: {str(seed): _after(losses[way], trained[arms[0]][str(seed)]) for seed, losses in after.items()}
+        for way in ways
+    }
+    judged = {**trained, **rounded, **quantisers, **gradients, "law": {str(seed): law for seed in runs}}
     any_run = next(iter(runs.values()))
     stages = [stage for run in (*runs.values(), grid_run) for stage in run.stages]
     return {
@@ -118,6 +134,7 @@ def collect(
         "seeds": sorted(runs),
         "wall_time_s": sum(stage.metrics.elapsed_s for stage in stages),
         "arms": _with_means(trained),
+        "after_training": _with_means(rounded),
         "rtn_minus_sr": _difference(trained, "quartet_rtn", "quartet_sr"),
         "law": law,
         "grid": _grid_measures(grid_run),
@@ -141,6 +158,12 @@ def _measure(stage: StageData, baseline: StageData) -> dict[str, float | None]:
         "wall_time_s": stage.metrics.elapsed_s,
     }
     return {name: value if value is not None and math.isfinite(value) else None for name, value in values.items()}
+
+
+def _after(loss: float, exact: Mapping[str, float | None]) -> dict[str, float | None]:
+    """The same measures of a model that was quantised when it was done."""
+    unquantised = exact["final_loss"]
+    return {"final_loss": loss, "gap": None if unquantised is None else loss - unquantised}
 
 
 def _difference(
@@ -203,107 +226,6 @@ def _grid_measures(run: RunData) -> dict[str, Any]:
         "largest_residual": fit.error if fit else None,
         "efficiencies": {rule: dataclasses.asdict(found) for rule, found in fit.efficiencies.items()} if fit else {},
     }
-
-
-def page(results: Mapping[str, Any]) -> str:
-    """Markdown of a results file: what the docs show, never typed by hand."""
-    lines = [
-        measured_with(results),
-        "",
-        "| Arm | Held-out loss (nats/byte) | Above exact | Training loss, last 50 steps |",
-    ]
-    lines.append("| --- | ---: | ---: | ---: |")
-    for arm, entry in results["arms"].items():
-        cells = [_cell(entry["mean"][name], 4) for name in ("final_loss", "gap", "final_train_loss")]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
-    lines += ["", "Mean over seeds ± half of the 95 % interval (Student t); gaps are taken seed by seed.", ""]
-    if results["rtn_minus_sr"] is not None:
-        mean = results["rtn_minus_sr"]["mean"]["final_loss"]
-        lines += [
-            f"Rounded to nearest minus stochastically rounded, final loss: {_cell(mean, 4)} nats: {_separates(mean)}.",
-            "",
-        ]
-    lines += _law_rows(results["law"]) + _grid_rows(results["grid"]) + _quantiser_rows(results)
-    return "\n".join([*lines, *claim_rows(results["claims"])]) + "\n"
-
-
-def _cell(value: Mapping[str, float | None], digits: int) -> str:
-    """`mean_cell` with more digits: gaps are hundredths of a nat."""
-    mean, half = value["mean"], value["interval_95"]
-    if mean is None:
-        return mean_cell(value, 1)
-    return f"{mean:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
-
-
-def _separates(mean: Mapping[str, float | None]) -> str:
-    if mean["mean"] is None or mean["interval_95"] is None:
-        return "one seed says nothing about that"
-    if abs(mean["mean"]) <= mean["interval_95"]:
-        return "the two do not separate at this scale"
-    return "rounding to nearest ends lower" if mean["mean"] < 0 else "stochastic rounding ends lower"
-
-
-def _law_rows(law: Mapping[str, float]) -> list[str]:
-    paper = PUBLISHED_QUANTISERS
-    printed = dataclasses.asdict(PUBLISHED)
-    rows = [
-        "| Law, on the published losses | Here | Paper |",
-        "| --- | ---: | ---: |",
-        f"| effN of QuEST forward, effD = 1 | {law['quest_forward_eff_n']:.3f} | {paper['QuEST'].eff_n} |",
-        f"| effD of the stochastic backward pass, effN = 1 | {law['sr_backward_eff_d']:.3f} | {paper['SR absmax'].eff_d} |",
-        f"| effD of the backward pass to nearest, effN = 1 | {law['rtn_backward_eff_d']:.3f} | {paper['RTN absmax'].eff_d} |",
-    ]
-    names = {"a": "A", "alpha": "alpha", "b": "B", "beta": "beta", "e": "E", "gamma": "gamma"}
-    for name, shown in names.items():
-        rows.append(f"| {shown}, fitted on all 23 baseline runs | {law[f'refit_{name}']:.4g} | {printed[name]:.4g} |")
-    both = PUBLISHED_EFFICIENCY["Quartet"]
-    for version, what in (("v1", "version 1, 30M, notebook"), ("v4", "version 4, 30M, two decimals")):
-        pair = f"{law[f'quartet_{version}_eff_n']:.2f}, {law[f'quartet_{version}_eff_d']:.2f}"
-        rows.append(f"| effN, effD of Quartet jointly ({what}) | {pair} | {both[0]}, {both[1]} |")
-    saved = 100 * law["parameters_saved_against_luq_int4"]
-    rows.append(f"| Fewer parameters than LUQ-INT4 at equal loss, printed efficiencies (%) | {saved:.0f} | 15 |")
-    rows.append(f"| Times fewer tokens than LUQ-INT4 | {law['data_ratio_to_luq_int4']:.1f} | 5 |")
-    error = 100 * law["refit_to_200m_forecast_error"]
-    return [
-        *rows,
-        "",
-        f"Fitted on the 21 runs up to 200M alone, the law misses 430M and 800M by at most {error:.2f} %.",
-        "",
-    ]
-
-
-def _grid_rows(grid: Mapping[str, Any]) -> list[str]:
-    rows = ["| Own grid, rule | Runs | Mean gap (nats/byte) | effN | effD |", "| --- | ---: | ---: | ---: | ---: |"]
-    exact = grid["points"].get("exact")
-    for rule, points in grid["points"].items():
-        rise = "–"
-        if exact is not None and len(exact["loss"]) == len(points["loss"]):
-            rise = f"{np.mean(np.subtract(points['loss'], exact['loss'])):.4f}"
-        found = grid["efficiencies"].get(rule)
-        cells = [f"{found['eff_n']:.2f}", f"{found['eff_d']:.2f}"] if found else ["–", "–"]
-        rows.append(f"| {rule} | {len(points['loss'])} | {rise} | {' | '.join(cells)} |")
-    residual = grid["largest_residual"]
-    said = (
-        ""
-        if residual is None
-        else f"Largest residual of the law fitted on the unquantised runs: {100 * residual:.2f} %."
-    )
-    return [*rows, "", *([said, ""] if said else [])]
-
-
-def _quantiser_rows(results: Mapping[str, Any]) -> list[str]:
-    rows = ["| Quantiser | MSE | MSE, mean of an octave | Misalignment |", "| --- | ---: | ---: | ---: |"]
-    for name, entry in results["quantisers"].items():
-        cells = [_cell(entry["mean"][measure], 4) for measure in ("mse", "mse_octave", "misalignment")]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    rows += [
-        "",
-        "| Backward pass of one layer | Error of the mean gradient | Cosine of one draw |",
-        "| --- | ---: | ---: |",
-    ]
-    for name, entry in results["gradients"].items():
-        rows.append(f"| {name} | {_cell(entry['mean']['bias'], 3)} | {_cell(entry['mean']['cosine'], 3)} |")
-    return [*rows, ""]
 
 
 def update_page(path: Path, results: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Generator
 from multiprocessing import resource_tracker
 
@@ -20,9 +21,27 @@ def interrupts_held() -> Generator[None, None, None]:
     resource_tracker.ensure_running()  # started within the block, it would lift the mask when it is done
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        with _heard_at_the_end():
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _heard_at_the_end() -> Generator[None, None, None]:
+    """A mask is one thread's. The system hands Ctrl-C to any other, XLA's for one, and Python's handler then runs in this one."""
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield  # handlers run in the main thread; and if it is ignored, programs started here are to ignore it too
+        return
+    heard: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if heard:
+            signal.raise_signal(signal.SIGINT)  # it is still masked: the caller lifts that
 
 
 def ignore_interrupts() -> None:

@@ -13,14 +13,14 @@ from framework.checkpoint import Checkpoints
 from framework.errors import UserError
 from framework.inference import Engine, Request
 from framework.rundir import StageDir
-from models.decoder import save_hf
+from models.decoder import Decoder, save_hf
 from models.tokenizer import LanguageTokenizer
 from rl.model_setup import ModelSetup
 
 if TYPE_CHECKING:
     from rl.sft import SFT
 
-__all__ = ["SFTPolicy", "export_stage"]
+__all__ = ["SFTPolicy", "export_stage", "plain_model"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +67,15 @@ def export_stage(
     config: "SFT", stage: StageDir, folder: Path, *, dtype: Literal["bfloat16", "float32"], shard_size: int
 ) -> None:
     """See `SFT.export`."""
+    model = plain_model(config, stage)
+    save_hf(model, folder, tokenizer=config.build_tokenizer(model.config), dtype=dtype, shard_size=shard_size)
+
+
+def plain_model(config: "SFT", stage: StageDir) -> Decoder:
+    """The model of the newest checkpoint, adapters merged and nothing quantised. Raises UserError without a checkpoint."""
     setup = config.build()
     trained, frozen, _ = _weights(config, setup, stage)
-    tokenizer = config.build_tokenizer(setup.config)
-    save_hf(setup.plain(trained, frozen), folder, tokenizer=tokenizer, dtype=dtype, shard_size=shard_size)
+    return setup.plain(trained, frozen)
 
 
 def _weights(config: "SFT", setup: ModelSetup, stage: StageDir) -> tuple[nnx.State, nnx.State, int]:

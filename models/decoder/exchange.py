@@ -9,7 +9,7 @@ from models.decoder.hf import Progress, load_hf, stored_dtype
 from models.decoder.hf_config import config_from_hf, config_to_hf
 from models.decoder.hf_save import check_new, save_hf
 from models.decoder.native import MODEL_JSON, load_native, native_config, save_native
-from models.decoder.pretrained import Pretrained
+from models.decoder.pretrained import QUANTIZED_JSON, Pretrained
 
 __all__ = ["export_model", "import_model"]
 
@@ -19,6 +19,11 @@ def import_model(
 ) -> DecoderConfig:
     """A Hugging Face folder, or the hub id of a downloaded model, to a native folder. `dtype` None keeps the type of the files."""
     folder = Pretrained(path=source).folder()
+    if (folder / QUANTIZED_JSON).is_file():
+        raise UserError(
+            f"{folder} is quantised, and generate, serve and Pretrained(path=...) open it as it is. "
+            "To train, import the model it was made of."
+        )
     if (folder / MODEL_JSON).is_file():
         raise UserError(f"{folder} is a native folder already. To go back: maypole export {folder} OUT")
     config = config_from_hf(folder, param_dtype=dtype or stored_dtype(folder))

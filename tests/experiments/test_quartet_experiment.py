@@ -15,8 +15,10 @@ from data.token_files import TokenFiles
 from experiments import _quartet_results, quartet
 from experiments._quartet_grid import PARAMETERS
 from experiments._quartet_law import PUBLISHED, Efficiency
+from experiments._quartet_page import page
+from experiments._quartet_ptq import WAYS
 from experiments._quartet_report import fit_grid, gap, grid_points, sections
-from experiments._quartet_results import collect, page, reproduce_claims, update_page
+from experiments._quartet_results import collect, reproduce_claims, update_page
 from experiments._quartet_training import OneCycle, QuartetArm, QuartetTraining
 from framework.config import load_experiment
 from framework.config_text import to_json
@@ -145,7 +147,8 @@ def test_claims_are_judged_on_what_the_runs_and_the_law_say(tmp_path):
     better = FINAL | {"quartet_rtn": 2.07, "forward_only": 2.08}
     runs = {seed: write_run(tmp_path / str(seed), quartet.tiny, (FINAL, better)[seed]) for seed in (0, 1)}
     grid_run = write_run(tmp_path / "grid", quartet.grid, law_losses())
-    results = collect(runs, grid_run, quartet.claims, list(FINAL))
+    after = {seed: {"after_quest": 2.3 + seed} for seed in runs}
+    results = collect(runs, grid_run, quartet.claims, list(FINAL), after)
     json.dumps(results, allow_nan=False)
     held = {claim["name"]: claim["holds"] for claim in results["claims"]}
     assert held == {
@@ -158,12 +161,15 @@ def test_claims_are_judged_on_what_the_runs_and_the_law_say(tmp_path):
         "quartet_costs_something": True,
         "quartet_beats_naive": True,
         "forward_costs_less": False,  # on one of two seeds
+        "quartet_beats_rounding_afterwards": True,
         "rtn_no_worse_than_sr": False,
     }
     assert results["arms"]["naive"]["mean"]["gap"]["mean"] == pytest.approx(0.2)
     assert results["rtn_minus_sr"]["mean"]["final_loss"]["mean"] == pytest.approx(0.0)
     assert results["grid"]["efficiencies"]["quartet_rtn"] == pytest.approx({"eff_n": 0.7, "eff_d": 0.9}, abs=1e-3)
+    assert results["after_training"]["after_quest"]["mean"]["gap"]["mean"] == pytest.approx(0.8)
     text = page(results)
+    assert "| after_quest | 2.8000 ±" in text
     assert all(f"| {arm} |" in text for arm in FINAL)
     assert "the two do not separate at this scale" in text
     assert "| effN of QuEST forward, effD = 1 | 0.643 | 0.64 |" in text
@@ -179,10 +185,15 @@ def test_arms_that_were_not_run_are_not_claimed_about(tmp_path):
     grid_run = write_run(
         tmp_path / "grid", quartet.smoke_grid, dict.fromkeys((a.name for a in quartet.smoke_grid.arms), 2.0)
     )
-    results = collect({0: run}, grid_run, quartet.claims, ["exact", "quartet_rtn"])
+    results = collect({0: run}, grid_run, quartet.claims, ["exact", "quartet_rtn"], {})
     names = {claim["name"] for claim in results["claims"]}
     assert "quartet_costs_something" in names
-    assert not names & {"quartet_beats_naive", "forward_costs_less", "rtn_no_worse_than_sr"}
+    assert not names & {
+        "quartet_beats_naive",
+        "forward_costs_less",
+        "rtn_no_worse_than_sr",
+        "quartet_beats_rounding_afterwards",
+    }
     assert results["rtn_minus_sr"] is None
     assert results["grid"]["law"] is None  # two runs for six coefficients
     assert "| quartet_rtn | 2 | 0.0000 | – | – |" in page(results)
@@ -259,6 +270,9 @@ def test_reproduce_measures_every_arm_and_keeps_what_is_finished(tmp_path, monke
     assert set(first["arms"]) == {arm.name for arm in quartet.smoke.arms}
     assert all(np.isfinite(arm["seeds"]["0"]["final_loss"]) for arm in first["arms"].values())
     assert first["arms"]["quartet_rtn"]["seeds"]["0"]["gap"] != 0  # quantised in training and evaluation
+    after = {name: entry["seeds"]["0"] for name, entry in first["after_training"].items()}
+    assert after.keys() == WAYS.keys()
+    assert all(0 < abs(entry["gap"]) < 0.1 for entry in after.values())  # quantised, the same model, the same text
     assert (tmp_path / "runs/report.html").is_file()
     assert page(first) in page_file.read_text()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*/metrics.jsonl")}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -36,11 +37,37 @@ def test_processes_and_threads_started_in_the_block_never_see_it():
     assert not blocked_in_a_new_process()
 
 
-def test_the_parent_hears_it_at_the_end_of_the_block():
-    with pytest.raises(KeyboardInterrupt), interrupts_held():  # noqa: PT012 - the end of the block is what raises
-        os.kill(os.getpid(), signal.SIGINT)
-        reached = True
-    assert reached
+@pytest.mark.parametrize("whose", ["this thread", "another thread"])
+def test_the_parent_hears_it_at_the_end_of_the_block(whose):
+    go = threading.Event()
+    other = threading.Thread(target=go.wait)
+    other.start()  # before the block: its mask is open, as those of XLA's threads are
+    hears = threading.main_thread() if whose == "this thread" else other
+    steps = []
+    try:
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the end of the block is what raises
+            with interrupts_held():
+                signal.pthread_kill(hears.ident, signal.SIGINT)
+                time.sleep(0.05)  # Python looks for signals between instructions
+                steps.append("within")
+            steps.append("after")
+    finally:
+        go.set()
+        other.join()
+    assert steps == ["within"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_program_that_ignores_it_still_does():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts_held():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_a_spawned_worker_is_deaf_from_its_first_instruction_and_its_programs_are_not():

@@ -415,6 +415,8 @@ def test_mistakes_on_the_command_line_say_what_to_type_and_write_nothing(folder,
     assert "choose from" in capsys.readouterr().err
     assert main(["export", str(made["mxfp4"]), out]) == 2
     assert "Export the model it was made of" in capsys.readouterr().err
+    assert main(["import", str(made["mxfp4"]), out]) == 2
+    assert "import the model it was made of" in capsys.readouterr().err
     assert not Path(out).exists()
 
 
