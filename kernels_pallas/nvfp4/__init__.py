@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from framework.errors import UserError
 from kernels_pallas import e2m1
-from kernels_pallas.nvfp4 import kernel, reference
+from kernels_pallas.nvfp4 import kernel, native, reference
 
 __all__ = ["GROUP", "NVFP4", "Impl", "Rounding", "dequantize", "fake_quantize", "matmul", "quantize", "tensor_scale"]
 
@@ -89,17 +89,30 @@ def fake_quantize(
     return reference.dequantize(*reference.quantize(x, scale, rounding, u), scale)
 
 
-def matmul(a: NVFP4, b: NVFP4) -> jax.Array:
+def matmul(a: NVFP4, b: NVFP4, *, impl: Literal["exact", "native"] = "exact") -> jax.Array:
     """a [..., K] times b [N, K] transposed, summed in float32, times the reciprocals of both tensor scales: [..., N].
 
     Products of two elements and their group scales are exact in float32; sums and what is done with tensor scales are rounded.
+    "exact" multiplies the values, everywhere. "native" multiplies the four bits themselves on a GPU that can; tests lower it
+    for one and none has run it, which is why it has to be asked for.
+
+    Raises:
+        UserError: "native" on another machine.
+        ValueError: shapes that do not fit, a scale for each row of b.
     """
+    if impl not in ("exact", "native"):
+        raise UserError(f"matmul impl={impl!r} is not one. Use 'exact' or 'native'.")
     if a.shape[-1] != b.shape[-1] or len(b.shape) != 2:
         raise ValueError(f"a {list(a.shape)} and b {list(b.shape)} cannot be multiplied: give a [..., K] and b [N, K].")
     if b.scale.ndim:
         raise ValueError(
             f"b has scales {list(b.scale.shape)}; the right operand needs one scale [] for the whole tensor."
         )
+    if impl == "native":
+        if (reason := native.unsupported()) is not None:
+            raise UserError(f"native matmul cannot run: {reason}. Use impl='exact'.")
+        y = native.matmul(a.codes, a.scales, b.codes, b.scales)
+        return y * (1.0 / a.scale) * (1.0 / b.scale)
     left, right = (reference.dequantize(e2m1.unpack(x.codes), x.scales, None) for x in (a, b))
     y = jnp.einsum("...k,nk->...n", left, right, precision=jax.lax.Precision.HIGHEST)
     return y * (1.0 / a.scale) * (1.0 / b.scale)

@@ -8,35 +8,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = Path(__file__).parent / "fixtures" / "micro_experiment.py"
 TIMING = ("time", "throughput/")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compile_cache(tmp_path_factory):
-    """One cache of compiled programs for all processes of a test session: nearly all of the time is compilation."""
-    from jax.experimental.compilation_cache import compilation_cache
-
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "compiled"
-    settings = {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.0}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()  # an earlier test may have compiled without one
-    patch = pytest.MonkeyPatch()
-    patch.setenv("MAYPOLE_CACHE", str(folder))
-    patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    yield folder
-    patch.undo()
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

@@ -158,6 +158,21 @@ def test_a_layer_equals_a_slow_float64_transcription(rule, tokens, size_in, size
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
 
 
+def test_noise_is_uniform_and_neighbours_are_independent():
+    u = np.asarray(quartet._Draw(jax.random.key(3), 1, QUARTET_SR).noise("w", (256, 256)), np.float64)
+    assert u.min() > 0
+    assert u.max() < 1
+    even, odd = u[:, ::2].ravel(), u[:, 1::2].ravel()  # the halves of one random number
+    expected = even.size / 16
+    for half in (even, odd):
+        counts = np.histogram(half, bins=16, range=(0, 1))[0]
+        assert (
+            np.sum((counts - expected) ** 2 / expected) < 40
+        )  # chi-square, 15 degrees of freedom: exceeded once in 2,000 keys
+    for a, b in ((even, odd), (odd[:-1], even[1:]), (u[:-1].ravel(), u[1:].ravel())):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 4 / np.sqrt(a.size)
+
+
 def test_stochastic_rounding_is_unbiased():
     """The mean gradient over 10,000 keys against exact products of what the forward pass saw, in standard errors of the mean."""
     rng = np.random.default_rng(0)
