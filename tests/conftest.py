@@ -9,10 +9,10 @@ _FLAG = "--xla_force_host_platform_device_count=8"
 if _FLAG not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
 
-# Nearly all of the time of these tests is compilation. LLVM's optimiser is half of that and makes tiny programs no quicker; and
-# compiled programs are kept, for the other worker, for the commands that tests start, and for the next session.
+# Nearly all of the time of these tests is compilation. LLVM's optimiser does little for tiny programs: it is asked for less; and
+# compiled programs are kept, for the other worker, for the commands that tests start, and for the next time.
 if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
-    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=1"
 _cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maypole" / "tests"
 os.environ.setdefault("MAYPOLE_CACHE", str(_cache))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["MAYPOLE_CACHE"])
