@@ -112,6 +112,8 @@ def plan_command(argv: Sequence[str]) -> int:
 
 def prepare_planning() -> None:
     """Variables that jax and libtpu read when they start: planning runs on the CPU, and quietly."""
+    # A program for a pod that is not there can be stored, but not read back, and jax warns of that each time.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
